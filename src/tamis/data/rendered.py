@@ -1,0 +1,223 @@
+"""Rendered rows, kept in a memory-mapped file, with what is known about how they were rendered."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import hashlib
+import json
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tamis.data.arrow_rows import ArrowRows, write_rows
+from tamis.data.chat_format import ChatFormat, adds_bos
+
+OK = "ok"
+TRUNCATED = "truncated"  # prompt or response cut, still trained on
+TOO_LONG = "too_long"
+NO_TRAINED_TOKENS = "no_trained_tokens"
+TEMPLATE_REFUSED = "template_refused"
+OUTCOMES = (OK, TRUNCATED, TOO_LONG, NO_TRAINED_TOKENS, TEMPLATE_REFUSED)
+USABLE_OUTCOMES = (OK, TRUNCATED)
+UNTRAINED = -100  # the label that PyTorch's cross entropy leaves out
+
+_COUNTS = (
+    "n_prompt_tokens", "n_response_tokens", "n_trained_tokens", "n_cut_prompt_tokens",
+    "n_cut_response_tokens",
+)  # fmt: skip
+_SCHEMA = pa.schema(
+    {
+        "id": pa.string(),
+        "source_id": pa.string(),
+        "input_ids": pa.list_(pa.int32()),
+        "labels": pa.list_(pa.int32()),
+        "outcome": pa.string(),
+        "detail": pa.string(),
+        "special_text": pa.bool_(),
+        **{name: pa.int64() for name in _COUNTS},
+    }
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RenderedRow:
+    """One row as tokens."""
+
+    id: str
+    input_ids: list[int]
+    """Prompt and response; empty when the row cannot be trained on."""
+    labels: list[int]
+    """As long as `input_ids`: the id where it is trained on, else -100. Not shifted."""
+    outcome: str
+    """One of OUTCOMES; rows with the last three are scored NaN."""
+    n_prompt_tokens: int
+    """Tokens before the last response; of a row set aside, as many as it would have had."""
+    n_response_tokens: int
+    """Tokens of the last response with its end token, likewise."""
+    n_trained_tokens: int
+    """Labels that are not -100."""
+    n_cut_prompt_tokens: int
+    n_cut_response_tokens: int
+    detail: str
+    """What was cut or why the row is set aside, in words; empty for ok."""
+
+    @classmethod
+    def unusable(
+        cls, row_id: str, outcome: str, reason: str, lengths: tuple[int, int] = (0, 0)
+    ) -> RenderedRow:
+        """Make a row without tokens that says why it has none."""
+        return cls(row_id, [], [], outcome, *lengths, 0, 0, 0, reason)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TemplateFacts:
+    """What is known about a chat template with its tokenizer."""
+
+    template: str
+    fingerprint: str
+    """SHA-256 of template, tokenizer and limits: equal means equal tokens for equal rows."""
+    header_matches: bool | None
+    """Whether a response follows the same text in training and generation; None if unknown."""
+    notes: tuple[str, ...]
+    """What a user should know about it, in sentences."""
+
+
+def template_facts(
+    chat_format: ChatFormat, tokenizer: Any, config: Mapping[str, Any]
+) -> TemplateFacts:
+    """Collect the facts about a template, with the fingerprint of a rendering under `config`."""
+    notes = []
+    if chat_format.header_matches is False:
+        notes.append(
+            "The template puts other text before a response in training than its generation "
+            "prompt does: the model is asked in another form than it is trained in."
+        )
+    prints_bos = any(t in chat_format.template for t in ("bos_token", tokenizer.bos_token or ""))
+    if adds_bos(tokenizer) and not prints_bos:
+        notes.append(
+            f"The tokenizer would add its start token {tokenizer.bos_token!r}, the template "
+            "prints none: none is added."
+        )
+    if tokenizer.eos_token_id is None:
+        notes.append("The tokenizer has no end token: responses end as the template ends them.")
+    if "strftime_now" in chat_format.template:
+        notes.append("The template prints today's date: tokens differ from day to day.")
+    parts = [chat_format.template, _tokenizer_hash(tokenizer), json.dumps(config, sort_keys=True)]
+    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    return TemplateFacts(chat_format.template, digest, chat_format.header_matches, tuple(notes))
+
+
+def _tokenizer_hash(tokenizer: Any) -> str:
+    """Hash what decides the ids of a text; not padding and truncation, which calls change."""
+    if tokenizer.is_fast:
+        state = json.loads(tokenizer.backend_tokenizer.to_str())
+        for name in ("padding", "truncation", "post_processor"):
+            state.pop(name, None)
+    else:
+        state = sorted(tokenizer.get_vocab().items())
+    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+    text = json.dumps([type(tokenizer).__name__, state, special], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class RenderedRows(Sequence[RenderedRow]):
+    """Rendered rows in a memory-mapped temporary file, in the order of their examples."""
+
+    facts: TemplateFacts
+
+    def __init__(self, rows: ArrowRows, facts: TemplateFacts) -> None:
+        self._rows = rows
+        self.facts = facts
+
+    @classmethod
+    def from_rows(
+        cls, rows: Iterable[tuple[RenderedRow, str | None, bool]], facts: TemplateFacts
+    ) -> RenderedRows:
+        """Write (row, source id, whether its text spells a special token) to the file."""
+
+        def records() -> Iterator[tuple[dict[str, Any], int]]:
+            for row, source_id, special_text in rows:
+                record = {name: getattr(row, name) for name in RenderedRow.__slots__}
+                record |= {"source_id": source_id, "special_text": special_text}
+                yield record, 2 * len(row.input_ids) + len(row.detail)
+
+        return cls(write_rows(_SCHEMA, records()), facts)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> RenderedRow:  # type: ignore[override]
+        position = operator.index(index)
+        if position < 0:
+            position += len(self)
+        if not 0 <= position < len(self):
+            raise IndexError(f"row {index} of {len(self)}")
+        batch, row = self._rows.locate(position)
+        return RenderedRow(
+            id=batch.column("id")[row].as_py(),
+            input_ids=_integers(batch.column("input_ids")[row]),
+            labels=_integers(batch.column("labels")[row]),
+            outcome=batch.column("outcome")[row].as_py(),
+            detail=batch.column("detail")[row].as_py(),
+            **{name: batch.column(name)[row].as_py() for name in _COUNTS},
+        )
+
+    def column(self, name: str) -> np.ndarray[Any, Any]:
+        """Return one value per row: a count (int64), `special_text` (bool) or a text (object).
+
+        Raises:
+            KeyError: There is no such column, or it holds lists.
+        """
+        if name not in _SCHEMA.names or pa.types.is_list(_SCHEMA.field(name).type):
+            raise KeyError(name)
+        values: np.ndarray[Any, Any] = self._rows.column(name).to_numpy()
+        return values
+
+    @functools.cached_property
+    def ids(self) -> list[str]:
+        """One unique id per row."""
+        ids: list[str] = self._rows.column("id").to_pylist()
+        return ids
+
+    @functools.cached_property
+    def source_ids(self) -> list[str | None]:
+        """The user's own id per row; None where there is none."""
+        ids: list[str | None] = self._rows.column("source_id").to_pylist()
+        return ids
+
+    @functools.cached_property
+    def usable(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Whether each row has trained tokens."""
+        return np.isin(self.column("outcome").astype(str), USABLE_OUTCOMES)
+
+    @functools.cached_property
+    def lengths(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Tokens of each row; 0 for rows set aside."""
+        total = self.column("n_prompt_tokens") + self.column("n_response_tokens")
+        return np.where(self.usable, total, 0)
+
+    def starts(self, n: int) -> list[list[int]]:
+        """Return the first n tokens of each row, fewer where it has fewer."""
+        starts: list[list[int]] = pc.list_slice(self._rows.column("input_ids"), 0, n).to_pylist()
+        return starts
+
+    def counts(self) -> dict[str, int]:
+        """Return how many rows had each outcome; outcomes that did not occur are left out."""
+        found = collections.Counter(self.column("outcome").tolist())
+        return {outcome: found[outcome] for outcome in OUTCOMES if found[outcome]}
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of template, tokenizer and limits."""
+        return self.facts.fingerprint
+
+
+def _integers(scalar: Any) -> list[int]:
+    values: list[int] = scalar.values.to_numpy().tolist()
+    return values

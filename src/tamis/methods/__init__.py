@@ -1,0 +1,75 @@
+"""The ranking methods, one file each. To add one: write the file, add one line here."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from tamis.errors import ConfigError, unknown_name
+
+METHODS: dict[str, str] = {
+    "loss": "tamis.methods.loss:Loss",
+    "seal": "tamis.methods.seal:SEAL",
+    "uniform": "tamis.methods.uniform:Uniform",
+}
+
+
+def method_class(name: str) -> type[Any]:
+    """Return a method's class by key, or an outside class by `module:Class`.
+
+    Raises:
+        ConfigError: The key is unknown, or the class cannot be imported or has no `rank`.
+    """
+    if ":" not in name and name not in METHODS:
+        raise unknown_name("method", name, METHODS)
+    module_name, _, class_name = METHODS.get(name, name).partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"method {name!r} cannot be imported: {error}. Give module:Class of an installed module."
+        ) from error
+    if not callable(getattr(found, "rank", None)):
+        raise ConfigError(f"{name} has no rank(inputs) method, so it cannot rank rows.")
+    return type(found) if not isinstance(found, type) else found
+
+
+def build_method(name: str, options: Mapping[str, Any] | None = None) -> Any:
+    """Build a method from its key and options; `preset` fills in a preset's values first.
+
+    Raises:
+        ConfigError: Unknown method, preset or option, or a value out of range.
+    """
+    from pydantic import BaseModel, ValidationError
+
+    cls = method_class(name)
+    values = dict(options or {})
+    preset = values.pop("preset", None)
+    if preset is not None:
+        presets = getattr(cls, "presets", {})
+        if preset not in presets:
+            raise unknown_name(f"preset of {name}", str(preset), presets)
+        values = {**presets[preset], **values, "preset": preset}
+    if issubclass(cls, BaseModel):
+        if preset is not None and "preset" not in cls.model_fields:
+            values.pop("preset")
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise settings_error(name, error) from error
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise ConfigError(f"method {name!r} does not take these options: {error}.") from error
+
+
+def settings_error(what: str, error: Any) -> ConfigError:
+    """Turn pydantic's list of faults into one message that names every option."""
+    lines = []
+    for fault in error.errors():
+        key = ".".join(str(part) for part in fault["loc"]) or "settings"
+        given = "" if fault["type"] == "missing" else f" (given: {fault['input']!r})"
+        reason = "unknown option" if fault["type"] == "extra_forbidden" else fault["msg"]
+        lines.append(f"{what}.{key}: {reason}{given}")
+    return ConfigError("; ".join(lines) + ".")

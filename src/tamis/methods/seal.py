@@ -1,0 +1,450 @@
+"""SEAL: learn one weight per fine-tuning row by bilevel optimisation (Shen et al., ICLR 2025).
+
+Problem (Eq. 1). Rows z^i of the fine-tuning set D (N rows), trusted rows z_s of D_safe:
+
+    upper:  min_w  mean_i l(theta*(w); z_s^i)
+    lower:  theta*(w) = argmin_theta  mean_i sigma_i(w) l(theta; z^i)
+    l(theta; z) = -(1/d_y) sum_t log P_theta(y_t | x, y_<t)                  nats per trained token
+
+Notation: w `logits` (one per row), sigma(w) `selector_weights` (mean 1 under softmax), g
+`penalty_strength`, theta the adapter "upper", theta-hat the adapter "lower", B rows in a batch.
+
+Penalty form (Eq. 2-3), one step of Algorithm 1 (`full`):
+    (a) theta     <- theta - beta [(1-g) grad l(theta; z_s) + g sigma_j(w) grad l(theta; z^j)]
+    (b) theta-hat <- theta-hat - beta sigma_j(w) grad l(theta-hat; z^j)
+    (c) w         <- w - alpha [l(theta; z^j) - l(theta-hat; z^j)] grad sigma_j(w)
+Algorithm 2 (`memory_efficient`) drops theta-hat: (c) uses l(theta; z^j) alone.
+
+Two readouts of one run: `selector` ranks by w, as published; `excess` ranks by minus
+l(theta; z) - l(theta-hat; z) under the final models, which is what (c) integrates, without the
+optimiser's noise.
+
+Source: arXiv:2410.07471, Eq. 1-3, Alg. 1-2; hanshen95/SEAL@1538e62, trainer/sft_selector_trainer.py
+lines 124-177 (which executes Algorithm 2 only).
+Differs: scores belong to row ids, not to loader positions; both streams cycle, and every row is
+visited exactly once per epoch; theta-hat exists; g is refused outside [0, 1); the chat template and
+exact response masks are used; losses are float32. Under preset `paper` the selector is trained by
+Adam on logits of a softmax over all rows, unregularised and at full speed while g is 0, with small
+g; the preset says so in the manifest. Preset `small` uses entropic mirror descent instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from tamis.methods.base import Method, RankingInputs, Scores
+from tamis.models.bilevel import (
+    ADAM_BETAS,
+    AdapterTrainer,
+    TwoStreams,
+    forward_over,
+    kept_losses,
+)
+from tamis.models.checkpoint import (
+    optimizer_tensors,
+    read_checkpoint,
+    restore_optimizer,
+    save_checkpoint,
+)
+from tamis.models.lora import LoraSettings, choose_targets, decoder_layers
+from tamis.models.trunk import resolve_cut
+
+Activation = Literal["softmax", "sigmoid"]
+
+
+def selector_weights(logits: Tensor, activation: Activation) -> Tensor:
+    """sigma(w): softmax gives N exp(w_i) / sum_k exp(w_k), mean 1; sigmoid gives 2 / (1 + exp(-w_i)).
+
+    Args:
+        logits: One per row (N).
+        activation: Which of the two.
+
+    Returns:
+        Weights >= 0 (N).
+
+    Source: spec of Eq. 1; SEAL@1538e62 models/actor.py:15-45 (both scalings).
+    """
+    if activation == "softmax":
+        return len(logits) * torch.softmax(logits, dim=0)
+    return 2 * torch.sigmoid(logits)
+
+
+def lower_level_loss(weights: Tensor, losses: Tensor) -> Tensor:
+    """mean_j sigma_j l(theta; z^j) over a batch: what theta-hat descends (scalar, nats)."""
+    return (weights * losses).mean()
+
+
+def penalized_objective(upper: Tensor, lower: Tensor, penalty_strength: float) -> Tensor:
+    """(1 - g) * safe loss + g * weighted fine-tuning loss: what theta descends (scalar, nats)."""
+    return (1 - penalty_strength) * upper + penalty_strength * lower
+
+
+def selector_gradient(
+    logits: Tensor, rows: Tensor, costs: Tensor, activation: Activation
+) -> Tensor:
+    """Gradient of mean_{j in batch} sigma_j(w) c_j with respect to every logit.
+
+    softmax: (N/B) p_m [1(m in B) c_m - sum_{j in B} p_j c_j],  p = softmax(w)
+    sigmoid: (2/B) s_m (1 - s_m) c_m for m in the batch, 0 elsewhere
+
+    Args:
+        logits: w (N).
+        rows: Distinct positions of the batch (int64, B).
+        costs: c_j, constants: l(theta) - l(theta-hat), or l(theta) (B).
+        activation: Which selector.
+
+    Returns:
+        The gradient (N).
+
+    Source: step (c) of Alg. 1 and 2 in mini-batch form.
+    """
+    gradient = torch.zeros_like(logits)
+    if activation == "softmax":
+        p = torch.softmax(logits, dim=0)
+        gradient[rows] = p[rows] * costs
+        gradient -= p * (p[rows] * costs).sum()
+        return gradient * (len(logits) / len(rows))
+    s = torch.sigmoid(logits[rows])
+    gradient[rows] = 2 * s * (1 - s) * costs / len(rows)
+    return gradient
+
+
+def mirror_step(
+    logits: Tensor, rows: Tensor, costs: Tensor, rate: float, temperature: float
+) -> Tensor:
+    """Entropic mirror descent on the batch's weights; the other rows are untouched.
+
+    w_j <- (1 - rate) w_j - (rate / temperature) (c_j - mean_{k in B} c_k)
+
+    The stationary point of mean sigma c + temperature * (negative entropy of sigma) is
+    sigma_j ~ exp(-c_j / temperature); each visit moves a row the share `rate` of the way there.
+
+    Args:
+        logits: w (N).
+        rows: Distinct positions of the batch (int64, B).
+        costs: As in `selector_gradient` (B).
+        rate: In (0, 1].
+        temperature: In nats, > 0; smaller makes the weights steeper.
+
+    Returns:
+        New logits (N).
+
+    Source: none; replaces the published Adam step, which ranks by when a row was last visited.
+    """
+    moved = logits.clone()
+    centred = costs - costs.mean()
+    moved[rows] = (1 - rate) * logits[rows] - rate / temperature * centred
+    return moved
+
+
+def excess_loss(upper_losses: Tensor, lower_losses: Tensor) -> Tensor:
+    """l(theta; z) - l(theta-hat; z): how much worse the safe-aware model finds a row (risk, nats)."""
+    return upper_losses - lower_losses
+
+
+def penalty_at(epoch: int, start: float, step: float, maximum: float) -> float:
+    """Return g in the given epoch, counted from 0: min(start + epoch * step, maximum)."""
+    return min(start + epoch * step, maximum)
+
+
+class SEAL(Method):
+    """Rank by a selector learned with the safe set (higher = keep).
+
+    Source: Shen et al. 2024, arXiv:2410.07471, Alg. 1 and 2; see the module's docstring.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"model", "safe_set"})
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "small": {},
+        "paper": {
+            "selector_optimizer": "adam", "selector_learning_rate": 5e-3, "learning_rate": 1e-5,
+            "penalty_start": 0.0, "penalty_step": 0.03, "penalty_max": 0.06, "epochs": 3,
+            "batch_size": 64, "safe_batch_size": 64, "trunk_cut": 0, "readout": "selector",
+        },
+    }  # fmt: skip
+
+    preset: Literal["small", "paper"] | None = None
+    """Recorded name of the preset the values came from."""
+    algorithm: Literal["full", "memory_efficient"] = "full"
+    """Algorithm 1 (with a lower-level model) or 2 (without)."""
+    readout: Literal["excess", "selector", "safe_loss", "safe_gain"] | None = None
+    """What `score` is: None is `excess` for `full`, `selector` for `memory_efficient`."""
+    activation: Activation = "softmax"
+    """Selector: softmax over all rows, or a sigmoid per row."""
+    selector_optimizer: Literal["mirror", "adam"] = "mirror"
+    """Entropic mirror descent, or Adam on the logits as published."""
+    selector_learning_rate: float = Field(0.5, gt=0)
+    """Step of the selector: a share in (0, 1] for mirror, Adam's learning rate else."""
+    selector_temperature: float = Field(1.0, gt=0)
+    """Entropy weight of the mirror step, in nats."""
+    penalty_strength: float | None = Field(None, ge=0, lt=1)
+    """g, constant over all epochs; instead of the three below."""
+    penalty_start: float = Field(0.1, ge=0, lt=1)
+    """g in the first epoch."""
+    penalty_step: float = Field(0.0, ge=0, lt=1)
+    """What each epoch adds to g."""
+    penalty_max: float = Field(0.99, ge=0, lt=1)
+    """Largest g."""
+    epochs: int = Field(1, ge=1)
+    """Passes over the fine-tuning set; every row is visited once in each."""
+    batch_size: int = Field(16, ge=1)
+    """Fine-tuning rows per optimiser step."""
+    safe_batch_size: int = Field(8, ge=1)
+    """Safe rows per optimiser step."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """AdamW's learning rate of both models, constant."""
+    max_gradient_norm: float = Field(1.0, gt=0)
+    """Gradients are scaled down to this norm."""
+    trunk_cut: float = Field(0.8, ge=0)
+    """Layers below are frozen and run once: a number of layers, or a fraction in (0, 1)."""
+    lora: LoraSettings = LoraSettings()
+    """The adapters of both models; `layers` is set from trunk_cut."""
+    max_batch_tokens: int = Field(1024, ge=1)
+    """Tokens run at once while training, padding included; changes speed, not the result."""
+    checkpoint_every_steps: int = Field(20, ge=1)
+    """Optimiser steps between checkpoints."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SEAL:
+        if self.algorithm == "memory_efficient" and self.readout == "excess":
+            raise ValueError(
+                "readout=excess needs the lower-level model of algorithm=full; memory_efficient has "
+                "selector, safe_loss and safe_gain"
+            )
+        if self.penalty_strength is not None and {"penalty_start", "penalty_step"} & (
+            self.model_fields_set - set(self.presets.get(self.preset or "", {}))
+        ):
+            raise ValueError("give penalty_strength, or penalty_start and penalty_step, not both")
+        if self.selector_optimizer == "mirror" and self.selector_learning_rate > 1:
+            raise ValueError("selector_learning_rate is a share in (0, 1] for the mirror step")
+        if self.lora.layers is not None:
+            raise ValueError("lora.layers follows from trunk_cut: set trunk_cut instead")
+        return self
+
+    @property
+    def main_readout(self) -> str:
+        """Name of the readout that becomes `score`."""
+        default = "excess" if self.algorithm == "full" else "selector"
+        return self.readout or default
+
+    def penalty(self, epoch: int) -> float:
+        """Return g in an epoch, counted from 0."""
+        if self.penalty_strength is not None:
+            return self.penalty_strength
+        return penalty_at(epoch, self.penalty_start, self.penalty_step, self.penalty_max)
+
+    def rank(self, inputs: RankingInputs) -> Scores:
+        """Train the selector and both models, then score every row.
+
+        Raises:
+            NoTrainedTokensError: One of the sets has no row to learn from.
+            ConfigError: trunk_cut leaves no layer to train, or the model has no place for adapters.
+        """
+        run = SEALRun(self, inputs)
+        try:
+            run.train()
+            return run.scores()
+        finally:
+            run.trainer.close()
+
+
+def seal_step(run: SEALRun, safe_rows: list[int], places: Tensor, g: float) -> dict[str, float]:
+    """Take one step of Algorithm 1 (or 2) on a batch: theta, theta-hat, w.
+
+    Args:
+        run: Models, sets and selector.
+        safe_rows: The batch of the safe set.
+        places: The batch of the fine-tuning set, as places in `run.finetuning.order` (int64, B).
+        g: Penalty strength.
+
+    Returns:
+        Figures to show, before the step.
+    """
+    rows = run.finetuning.order[places].tolist()
+    weights = selector_weights(run.logits, run.config.activation)[places]
+    # (a) theta. The coefficients are the gradient of penalized_objective in each row's loss.
+    safe_losses, upper_losses = run.trainer.descend("upper", [
+        (run.safe, safe_rows, torch.full((len(safe_rows),), (1 - g) / len(safe_rows))),
+        (run.finetuning, rows, g * weights / len(rows)),
+    ])  # fmt: skip
+    costs = upper_losses
+    if run.config.algorithm == "full":
+        # (b) theta-hat: no safe term, no g.
+        (lower_losses,) = run.trainer.descend(
+            "lower", [(run.finetuning, rows, weights / len(rows))]
+        )
+        costs = excess_loss(upper_losses, lower_losses)
+    # (c) w. The losses are constants here; g is absorbed in the selector's step.
+    run.step_selector(places, costs)
+    lower = lower_level_loss(weights, upper_losses)
+    return {
+        "objective": float(penalized_objective(safe_losses.mean(), lower, g)),
+        "safe_loss": float(safe_losses.mean()),
+        "loss": float(upper_losses.mean()),
+    }
+
+
+class SEALRun:
+    """The state of one run: models, both sets, the selector, and when each row was visited."""
+
+    def __init__(self, config: SEAL, inputs: RankingInputs) -> None:
+        assert inputs.model is not None, "check_inputs comes first"
+        self.config, self.inputs, lm = config, inputs, inputs.model
+        n_layers = len(decoder_layers(lm.model))
+        cut = resolve_cut(config.trunk_cut, n_layers)
+        rows, safe_rows = inputs.rendered("finetuning_set"), inputs.rendered("safe_set")
+        lora = config.lora.model_copy(update={"layers": tuple(range(cut, n_layers))})
+        targets, note = choose_targets(lm.model, lora)
+        self.trained = f"LoRA r={lora.rank} on {', '.join(targets)} of layers {cut} to {n_layers - 1}"
+        self.notes = [note] if note else []
+        self.trainer = AdapterTrainer(
+            lm.model, ["upper", "lower"] if config.algorithm == "full" else ["upper"], lora,
+            seed=inputs.seed, learning_rate=config.learning_rate,
+            max_gradient_norm=config.max_gradient_norm,
+        )  # fmt: skip
+        self.finetuning, self.safe = (
+            forward_over(
+                self.trainer.model, lm, found, name, cut=cut, work=inputs.work,
+                max_batch_tokens=config.max_batch_tokens, progress=inputs.progress(f"trunk: {name}"),
+            )
+            for found, name in ((rows, "finetuning_set"), (safe_rows, "safe_set"))
+        )  # fmt: skip
+        self.logits = initial_logits(len(self.finetuning.order), config)
+        self.adam = torch.optim.Adam(
+            [self.logits], lr=config.selector_learning_rate, betas=ADAM_BETAS
+        )
+        self.visits = torch.zeros(len(self.logits), dtype=torch.int64)
+        self.last_visit = torch.full((len(self.logits),), -1, dtype=torch.int64)
+
+    def step_selector(self, places: Tensor, costs: Tensor) -> None:
+        """Step (c), with the optimiser that was chosen."""
+        config = self.config
+        if config.selector_optimizer == "adam":
+            self.logits.grad = selector_gradient(self.logits, places, costs, config.activation)
+            self.adam.step()
+        else:
+            self.logits.copy_(mirror_step(
+                self.logits, places, costs, config.selector_learning_rate,
+                config.selector_temperature,
+            ))  # fmt: skip
+
+    def train(self) -> None:
+        """Run every step that an earlier, killed run has not finished."""
+        config, inputs = self.config, self.inputs
+        streams = TwoStreams(
+            self.finetuning, self.safe, batch_size=config.batch_size,
+            safe_batch_size=config.safe_batch_size, seed=inputs.seed,
+        )  # fmt: skip
+        self.trainer.activate("upper")  # both factors B are zero: this is the base model
+        self.base_losses = kept_losses(
+            self.finetuning, inputs.work, "base", inputs.progress("base losses")
+        )
+        n_steps = streams.steps_per_epoch * config.epochs
+        progress = inputs.progress("training")
+        for step in range(self._restore(), n_steps):
+            epoch, places = streams.places(step)
+            figures = seal_step(self, streams.safe_rows(step), places, config.penalty(epoch))
+            self.visits[places] += 1
+            self.last_visit[places] = step
+            if (step + 1) % config.checkpoint_every_steps == 0 or step + 1 == n_steps:
+                self._save(step + 1)
+            if progress:
+                progress(step + 1, n_steps, figures)
+
+    def _checkpoint(self) -> Path | None:
+        work = self.inputs.work
+        return None if work is None else work / "training.safetensors"
+
+    def _save(self, step: int) -> None:
+        if (path := self._checkpoint()) is None:
+            return
+        selector = {"logits": self.logits, "visits": self.visits, "last_visit": self.last_visit}
+        tensors = {**self.trainer.tensors(), **selector, **optimizer_tensors(self.adam, "selector")}
+        save_checkpoint(path, tensors, {"step": step})
+
+    def _restore(self) -> int:
+        """Put back the newest checkpoint and return the next step."""
+        path = self._checkpoint()
+        stored = None if path is None else read_checkpoint(path)
+        if stored is None:
+            return 0
+        tensors, meta = stored
+        self.trainer.restore(tensors)
+        restore_optimizer(self.adam, "selector", tensors)
+        for name in ("logits", "visits", "last_visit"):
+            getattr(self, name).copy_(tensors[name])
+        return int(meta["step"])
+
+    def scores(self) -> Scores:
+        """Read both models' final losses and the selector, one record per row."""
+        inputs, rows = self.inputs, self.finetuning.rows
+        losses = {"base": self.base_losses}
+        for name in self.trainer.parameters:
+            self.trainer.activate(name)
+            losses[name] = kept_losses(
+                self.finetuning, inputs.work, name, inputs.progress(f"final losses: {name}")
+            )
+        logits = self._per_row(self.logits.double())
+        readouts = {"selector": logits, "safe_loss": -losses["upper"],
+                    "safe_gain": losses["base"] - losses["upper"]}  # fmt: skip
+        if "lower" in losses:
+            readouts["excess"] = losses["lower"] - losses["upper"]
+        return Scores(
+            method="seal",
+            ids=rows.ids,
+            source_ids=inputs.finetuning_set.source_ids,
+            values=readouts[self.config.main_readout],
+            outcome=rows.column("outcome").tolist(),
+            n_trained_tokens=rows.column("n_trained_tokens"),
+            columns={
+                **{f"score_{name}": values for name, values in readouts.items()},
+                **{f"loss_{name}": values for name, values in losses.items()},
+                "visits": self._per_row(self.visits).astype(np.int64),
+                "last_visit_step": self._per_row(self.last_visit),
+            },
+            details={
+                "readout": self.config.main_readout,
+                "trained": self.trained,
+                "notes": [*self.notes, *known_faults(self.config)],
+                "safe_rows_by_outcome": self.safe.rows.counts(),
+            },
+        )
+
+    def _per_row(self, values: Tensor) -> np.ndarray:
+        """Spread values of trained rows over all rows; NaN elsewhere, 0 for visits."""
+        spread = np.full(len(self.finetuning.rows), 0.0 if values is self.visits else np.nan)
+        spread[self.finetuning.order] = values.numpy()
+        return spread
+
+
+def initial_logits(n: int, config: SEAL) -> Tensor:
+    """w_0: equal weights. Adam starts from the published constants, mirror descent from zero."""
+    published = {"softmax": 0.1, "sigmoid": -1e-4}
+    return torch.full((n,), published[config.activation] if config.selector_optimizer == "adam" else 0.0)
+
+
+def known_faults(config: SEAL) -> list[str]:
+    """Say which faults of the published recipe these settings keep (spec 1.13, F3 and F7 to F10)."""
+    found = []
+    if config.selector_optimizer == "adam":
+        found.append(
+            "F3: Adam turns the tiny gradients of unvisited rows into full steps, so the selector "
+            "depends on when a row was last visited."
+        )
+        found.append(
+            "F7: each selector step moves all logits through the softmax's normaliser."
+            if config.activation == "softmax" else "F7 does not apply: sigmoid weights are per row."
+        )  # fmt: skip
+        found.append("F8: no regulariser; the weights depend on when training stops.")
+    if config.selector_optimizer == "adam" and config.penalty(0) == 0:
+        found.append("F9: the selector moves at full speed while g = 0.")
+    if config.penalty(config.epochs - 1) <= 0.06:
+        found.append("F10: g stays at or below 0.06: the weights hardly reach the model.")
+    return found

@@ -1,0 +1,1 @@
+"""Tensors in, tensors out: loading, adapters, losses, the frozen trunk, generation."""

@@ -1,0 +1,202 @@
+"""Two sets, several adapters on one frozen base: what a bilevel method needs below its own maths.
+
+Rows are visited by id and seed alone, every fine-tuning row once per epoch, the safe rows in a
+cycle of their own; models descend weighted row losses; everything can be saved after any step and
+put back bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tamis.data.batch import visiting_order
+from tamis.data.rendered import RenderedRows
+from tamis.errors import ConfigError, NoTrainedTokensError
+from tamis.models.checkpoint import (
+    named,
+    optimizer_tensors,
+    read_checkpoint,
+    restore_optimizer,
+    restore_parameters,
+    save_checkpoint,
+)
+from tamis.models.load import LanguageModel
+from tamis.models.lora import (
+    LoraSettings,
+    adapter_parameters,
+    attach_adapters,
+    detach_adapters,
+    use_adapter,
+)
+from tamis.models.trunk import Progress, RowForward
+
+ADAM_BETAS = (0.9, 0.95)  # SEAL's published engines, hanshen95/SEAL@1538e62 train_sft_selector.py
+
+Part = tuple[RowForward, Sequence[int], Tensor]  # rows of one set, and the weight of each loss
+
+
+class AdapterTrainer:
+    """Train named adapters on one base model.
+
+    Args:
+        model: The base model; changed in place until `close`.
+        names: Adapter names; all start from the same weights.
+        settings: Shape and place of the adapters.
+        seed: Seed of the adapters' first weights.
+        learning_rate: AdamW's, constant, without weight decay.
+        max_gradient_norm: Gradients are scaled down to this norm before each step.
+    """
+
+    def __init__(
+        self, model: Any, names: Sequence[str], settings: LoraSettings, *, seed: int,
+        learning_rate: float, max_gradient_norm: float,
+    ) -> None:  # fmt: skip
+        self.model = attach_adapters(model, names, settings, seed=seed)
+        # Dropout is the only part of a decoder that train mode changes, and only adapters train.
+        self.model.train(settings.dropout > 0)
+        self.parameters = {name: adapter_parameters(self.model, name) for name in names}
+        self.max_gradient_norm = max_gradient_norm
+        self.optimizers = {
+            name: torch.optim.AdamW(
+                list(parameters.values()), lr=learning_rate, betas=ADAM_BETAS, weight_decay=0.0
+            )
+            for name, parameters in self.parameters.items()
+        }
+
+    def descend(self, name: str, parts: Sequence[Part]) -> list[Tensor]:
+        """Take one optimiser step of one adapter down the sum of its parts' weighted row losses.
+
+        Args:
+            name: The adapter.
+            parts: For each set: its forward, the rows, and the coefficient of each row's loss.
+
+        Returns:
+            The losses of each part's rows before the step (float32, on the CPU).
+
+        Raises:
+            ConfigError: A loss is not finite: the step would spoil the model.
+        """
+        use_adapter(self.model, name)
+        optimizer = self.optimizers[name]
+        optimizer.zero_grad(set_to_none=True)
+        losses = [forward.accumulate(rows, weights) for forward, rows, weights in parts]
+        for (forward, rows, _), values in zip(parts, losses, strict=True):
+            if not bool(torch.isfinite(values).all()):
+                bad = [forward.rows[row].id for row, v in zip(rows, values, strict=True)
+                       if not torch.isfinite(v)]  # fmt: skip
+                raise ConfigError(
+                    f"the loss of rows {', '.join(bad[:5])} under adapter {name!r} is not finite. "
+                    "Lower learning_rate, or set --dtype float32."
+                )
+        torch.nn.utils.clip_grad_norm_(self.parameters[name].values(), self.max_gradient_norm)
+        optimizer.step()
+        return losses
+
+    def activate(self, name: str) -> None:
+        """Make one adapter the one that losses are computed with."""
+        use_adapter(self.model, name)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything needed to go on: parameters and optimiser states."""
+        state: dict[str, Tensor] = {}
+        for name, parameters in self.parameters.items():
+            state |= named(f"adapter-{name}", parameters)
+            state |= optimizer_tensors(self.optimizers[name], f"optimizer-{name}")
+        return state
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `tensors` returned."""
+        for name, parameters in self.parameters.items():
+            restore_parameters(parameters, f"adapter-{name}", tensors)
+            restore_optimizer(self.optimizers[name], f"optimizer-{name}", tensors)
+
+    def close(self) -> None:
+        """Remove the adapters; the base model is as it was."""
+        detach_adapters(self.model)
+
+
+class TwoStreams:
+    """Which rows a step visits: a function of the step's number, the ids and the seed alone.
+
+    Args:
+        finetuning: Visited once per epoch each, in a new order every epoch; a smaller last batch
+            is kept.
+        safe: Visited in cycles of their own, as often as it takes.
+        batch_size: Fine-tuning rows per step.
+        safe_batch_size: Safe rows per step; fewer when there are fewer.
+        seed: The user's seed.
+    """
+
+    def __init__(
+        self, finetuning: RowForward, safe: RowForward, *, batch_size: int, safe_batch_size: int,
+        seed: int,
+    ) -> None:  # fmt: skip
+        self.finetuning, self.safe = finetuning, safe
+        self.batch_size = batch_size
+        self.safe_batch_size = min(safe_batch_size, len(safe.order))
+        self.seed = seed
+        self.steps_per_epoch = math.ceil(len(finetuning.order) / batch_size)
+
+    def places(self, step: int) -> tuple[int, Tensor]:
+        """Return a step's epoch, from 0, and its rows' places in `finetuning.order`."""
+        epoch, within = divmod(step, self.steps_per_epoch)
+        order = visiting_order(len(self.finetuning.order), self.seed, "finetuning_set", epoch)
+        start = within * self.batch_size
+        return epoch, torch.from_numpy(order[start : start + self.batch_size])
+
+    def safe_rows(self, step: int) -> list[int]:
+        """Return a step's safe rows; all different, though they may span two cycles."""
+        n, size = len(self.safe.order), self.safe_batch_size
+        per_cycle = n // size  # a cycle's few left-over rows come first or last in another cycle
+        cycle, within = divmod(step, per_cycle)
+        order = visiting_order(n, self.seed, "safe_set", cycle)
+        return [int(self.safe.order[i]) for i in order[within * size : (within + 1) * size]]
+
+
+def forward_over(
+    model: Any, lm: LanguageModel, rows: RenderedRows, name: str, *, cut: int,
+    max_batch_tokens: int, work: Path | None, progress: Progress | None,
+) -> RowForward:  # fmt: skip
+    """Prepare a set's forward and run its trunk.
+
+    Raises:
+        NoTrainedTokensError: No row of the set has a trained token.
+    """
+    if not rows.usable.any():
+        raise NoTrainedTokensError(
+            f"none of the {len(rows)} rows of the {name} has a trained token ({rows.counts()}). "
+            "Raise render.max_prompt_tokens and render.max_response_tokens."
+        )
+    forward = RowForward(
+        model, rows, cut=cut, device=lm.device, max_batch_tokens=max_batch_tokens,
+        store=None if work is None else work / f"trunk-{name}.bin",
+    )  # fmt: skip
+    forward.build(progress)
+    return forward
+
+
+def kept_losses(
+    forward: RowForward, work: Path | None, name: str, progress: Progress | None
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Losses of every row under the active adapter, read back if an earlier run kept them.
+
+    Returns:
+        float64 (n), NaN for rows that are not usable.
+    """
+    values = np.full(len(forward.rows), np.nan)
+    path = None if work is None else work / f"losses-{name}.safetensors"
+    stored = None if path is None else read_checkpoint(path)
+    if stored is not None:
+        values[forward.order] = stored[0]["losses"].numpy()
+        return values
+    values[forward.order] = forward.losses_of(forward.order.tolist(), progress)
+    if path is not None:
+        save_checkpoint(path, {"losses": torch.from_numpy(values[forward.order])}, {})
+    return values

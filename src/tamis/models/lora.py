@@ -1,0 +1,174 @@
+"""Low-rank adapters through PEFT: which modules, attach several to one base, read their state.
+
+Default r = 16, alpha = 16 on the query and value projections, as SEAL's published scripts
+(Shen et al., arXiv:2410.07471; hanshen95/SEAL@1538e62). A model whose attention is one fused
+projection gets the adapter there, and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+from tamis.errors import ConfigError
+from tamis.rng import scoped_torch_seed
+
+QUERY_VALUE = ("q_proj", "v_proj")
+FUSED_ATTENTION = ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "in_proj")
+
+
+class LoraSettings(BaseModel):
+    """Shape and place of the adapters."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    rank: int = Field(16, ge=1)
+    """Rank r of the two factors."""
+    alpha: float = Field(16.0, gt=0)
+    """Scale: the update is multiplied by alpha / rank."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of the adapter's inputs dropped while training."""
+    targets: tuple[str, ...] | None = None
+    """Module names to adapt; None is q_proj and v_proj, else the fused attention projection."""
+    layers: tuple[int, ...] | None = None
+    """Decoder layers to adapt, counted from 0; None is all."""
+
+
+def decoder_layers(model: nn.Module) -> nn.ModuleList:
+    """Return the stack of decoder layers of a causal language model.
+
+    Raises:
+        ConfigError: No stack as long as `num_hidden_layers` was found.
+    """
+    wanted = getattr(model.config, "num_hidden_layers", None)
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == wanted:
+            return module
+    raise ConfigError(
+        f"{type(model).__name__} has no stack of {wanted} decoder layers that tamis recognises. "
+        "Set trunk_cut=0 and leave lora.layers unset."
+    )
+
+
+def choose_targets(model: nn.Module, settings: LoraSettings) -> tuple[tuple[str, ...], str]:
+    """Choose the modules to adapt.
+
+    Returns:
+        The module names, and a note for the user ("" when the default applies).
+
+    Raises:
+        ConfigError: Given names do not occur, or neither q/v nor a fused projection exists.
+    """
+    present = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    if settings.targets is not None:
+        missing = sorted(set(settings.targets) - present)
+        if missing:
+            raise ConfigError(
+                f"lora.targets names {missing}, which {type(model).__name__} does not have. Its "
+                f"modules include: {', '.join(sorted(n for n in present if 'proj' in n or 'attn' in n))}."
+            )
+        return settings.targets, ""
+    if present.issuperset(QUERY_VALUE):
+        return QUERY_VALUE, ""
+    fused = tuple(name for name in FUSED_ATTENTION if name in present)
+    if fused:
+        return fused, (
+            f"{type(model).__name__} has no separate q_proj and v_proj: the adapters sit on the "
+            f"fused attention projection {', '.join(fused)}."
+        )
+    raise ConfigError(
+        f"{type(model).__name__} has neither q_proj and v_proj nor a known fused attention "
+        "projection. Set lora.targets to the module names to adapt."
+    )
+
+
+def lora_config(settings: LoraSettings, model: nn.Module) -> Any:
+    """Return PEFT's LoraConfig for a model.
+
+    Raises:
+        ConfigError: See `choose_targets`; or a layer number is out of range.
+    """
+    from peft import LoraConfig
+    from transformers.pytorch_utils import Conv1D
+
+    targets, _ = choose_targets(model, settings)
+    n_layers = int(getattr(model.config, "num_hidden_layers", 0))
+    if settings.layers is not None and not all(0 <= i < n_layers for i in settings.layers):
+        raise ConfigError(
+            f"lora.layers {list(settings.layers)} is out of range: {type(model).__name__} has "
+            f"layers 0 to {n_layers - 1}."
+        )
+    transposed = any(
+        isinstance(module, Conv1D) and name.rpartition(".")[2] in targets
+        for name, module in model.named_modules()
+    )
+    return LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=list(targets),
+        layers_to_transform=None if settings.layers is None else list(settings.layers),
+        fan_in_fan_out=transposed,
+        task_type="CAUSAL_LM",
+    )
+
+
+def attach_adapters(
+    model: nn.Module, names: Sequence[str], settings: LoraSettings, *, seed: int
+) -> Any:
+    """Attach adapters that all start from the same weights, and so from the base model.
+
+    The B factors start at zero, so every adapter starts as the base model; the A factors of the
+    first are copied to the others, so that two adapters differ only by what they are trained on.
+
+    Args:
+        model: The base causal language model; it is changed in place until `detach_adapters`.
+        names: Adapter names.
+        settings: Shape and place.
+        seed: Seed of the A factors.
+
+    Returns:
+        The PeftModel.
+    """
+    from peft import get_peft_model
+
+    config = lora_config(settings, model)
+    with scoped_torch_seed(seed, "lora"):
+        peft_model = get_peft_model(model, config, adapter_name=names[0])
+        for name in names[1:]:
+            peft_model.add_adapter(name, config)
+    first = adapter_parameters(peft_model, names[0])
+    with torch.no_grad():
+        for name in names[1:]:
+            others = adapter_parameters(peft_model, name)
+            for key, value in first.items():
+                others[key].copy_(value)
+    return peft_model
+
+
+def adapter_parameters(peft_model: Any, adapter: str) -> dict[str, nn.Parameter]:
+    """Return one adapter's parameters, by name without the adapter's name, in a fixed order."""
+    marker = f".{adapter}."
+    return {
+        name.replace(marker, "."): parameter
+        for name, parameter in sorted(peft_model.named_parameters())
+        if marker in name and "lora_" in name
+    }
+
+
+def use_adapter(peft_model: Any, adapter: str) -> None:
+    """Make one adapter the active one, and the only one that gradients reach."""
+    peft_model.set_adapter(adapter)
+
+
+def detach_adapters(peft_model: Any) -> nn.Module:
+    """Remove all adapters and return the base model as it was."""
+    base: nn.Module = peft_model.unload()
+    if hasattr(base, "peft_config"):
+        del base.peft_config
+    base.requires_grad_(False)
+    return base

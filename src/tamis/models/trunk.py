@@ -1,0 +1,237 @@
+"""The frozen trunk: run the layers below the trained ones once per row, then train from its output.
+
+When only layers at or above `cut` are trained, everything below gives the same output at every
+visit. It is computed once, kept (in a memory-mapped file when a folder is given) and fed to layer
+`cut`; the layers below are passed through. Masks, positions and the rest stay the model's own.
+
+Shapes: N tokens of all rows, B rows, T tokens of the longest, D hidden size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tamis.data.batch import pad_batch, token_budget_batches
+from tamis.data.rendered import RenderedRows
+from tamis.errors import ConfigError
+from tamis.models.lora import decoder_layers
+from tamis.models.loss import has_plain_head, row_losses
+from tamis.runs import write_text_atomic
+
+Progress = Callable[[int, int, dict[str, float]], None]  # done, total, figures to show
+
+
+class _Reached(Exception):
+    """The layer whose input was wanted has been reached."""
+
+
+def resolve_cut(trunk_cut: float, n_layers: int) -> int:
+    """Turn a number of layers, or a fraction of them in (0, 1), into the first trained layer.
+
+    Raises:
+        ConfigError: No layer would be left to train.
+    """
+    cut = round(trunk_cut * n_layers) if 0 < trunk_cut < 1 else int(trunk_cut)
+    if not 0 <= cut < n_layers:
+        raise ConfigError(
+            f"trunk_cut={trunk_cut} leaves no layer to train: the model has {n_layers} layers. Set "
+            f"a number from 0 to {n_layers - 1}, or a fraction below 1."
+        )
+    return cut
+
+
+def to_device(batch: Mapping[str, np.ndarray], device: torch.device) -> dict[str, Tensor]:
+    """Turn a padded numpy batch into tensors on a device."""
+    return {key: torch.from_numpy(value).to(device) for key, value in batch.items()}
+
+
+class RowForward:
+    """Losses of chosen rows under the model as it is now, from their stored trunk output.
+
+    Args:
+        model: The model whose layers at or above `cut` may be trained (PEFT-wrapped or not).
+        rows: Rendered rows; only usable ones may be asked for.
+        cut: First layer that is not frozen; 0 stores nothing and runs the whole model.
+        device: Where the model is.
+        max_batch_tokens: Largest number of tokens, padding included, run at once.
+        store: File for the trunk's output; None keeps it in memory.
+    """
+
+    def __init__(
+        self, model: Any, rows: RenderedRows, *, cut: int, device: torch.device,
+        max_batch_tokens: int, store: Path | None = None,
+    ) -> None:  # fmt: skip
+        self.model = model
+        self.rows = rows
+        self.cut = cut
+        self.device = device
+        self.max_batch_tokens = max_batch_tokens
+        usable = np.flatnonzero(rows.usable).tolist()
+        # By id, so that neither batches nor results depend on the order of the user's file.
+        self.order = np.asarray(sorted(usable, key=rows.ids.__getitem__), dtype=np.int64)
+        self.lengths = rows.lengths
+        self._offsets = np.concatenate([[0], np.cumsum(self.lengths)])
+        self._store = store
+        self._hidden: Tensor | None = None
+        has_plain_head(model)  # found out on the whole model, before a trunk is fed to it
+
+    def build(self, progress: Progress | None = None) -> None:
+        """Run the trunk over every usable row and keep its output, in the model's dtype."""
+        if self.cut == 0:
+            return
+        marker = None if self._store is None else self._store.with_suffix(".done")
+        if marker is not None and marker.exists():
+            self._hidden = self._allocate(self._hidden_size(), getattr(torch, marker.read_text()))
+            return
+        done = 0
+        for indices in self.micro_batches(self.order.tolist()):
+            batch = to_device(pad_batch([self.rows[i] for i in indices]), self.device)
+            hidden = self._run_trunk(batch)
+            if self._hidden is None:
+                self._hidden = self._allocate(hidden.shape[-1], hidden.dtype)
+            for row, index in enumerate(indices):
+                start, length = self._offsets[index], self.lengths[index]
+                self._hidden[start : start + length] = hidden[row, :length].to(self._hidden.device)
+            done += len(indices)
+            if progress:
+                progress(done, len(self.order), {})
+        if marker is not None and self._hidden is not None:
+            write_text_atomic(marker, str(self._hidden.dtype).removeprefix("torch."))
+
+    def _hidden_size(self) -> int:
+        return int(self.model.get_input_embeddings().embedding_dim)
+
+    def _allocate(self, width: int, dtype: torch.dtype) -> Tensor:
+        shape = (int(self._offsets[-1]), width)
+        if self._store is None:
+            return torch.empty(shape, dtype=dtype)
+        size = shape[0] * shape[1]
+        flat = torch.from_file(str(self._store), shared=True, size=size, dtype=dtype)
+        return flat.view(shape)
+
+    @torch.no_grad()
+    def _run_trunk(self, batch: Mapping[str, Tensor]) -> Tensor:
+        captured: list[Tensor] = []
+
+        def capture(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            captured.append(args[0] if args else kwargs["hidden_states"])
+            raise _Reached
+
+        handle = self._layers()[self.cut].register_forward_pre_hook(capture, with_kwargs=True)
+        try:
+            self.model(
+                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
+            )
+        except _Reached:
+            return captured[0]
+        finally:
+            handle.remove()
+        raise AssertionError("the model ran without reaching its own layer")
+
+    def _layers(self) -> Any:
+        base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        return decoder_layers(base)
+
+    @contextlib.contextmanager
+    def _from_trunk(self, indices: Sequence[int], width: int) -> Iterator[None]:
+        """Feed the stored output to layer `cut` and pass through the layers below."""
+        if self.cut == 0:
+            yield
+            return
+        if self._hidden is None:
+            raise AssertionError("build() comes before losses()")
+        hidden = self._hidden.new_zeros((len(indices), width, self._hidden.shape[1]))
+        for row, index in enumerate(indices):
+            start, length = self._offsets[index], self.lengths[index]
+            hidden[row, :length] = self._hidden[start : start + length]
+        hidden = hidden.to(self.device)
+
+        def feed(
+            _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            if args:
+                return (hidden, *args[1:]), kwargs
+            return args, {**kwargs, "hidden_states": hidden}
+
+        layers = self._layers()
+        handle = layers[self.cut].register_forward_pre_hook(feed, with_kwargs=True)
+        below = list(layers[: self.cut])
+        try:
+            for layer in below:
+                layer.forward = _pass_through
+            yield
+        finally:
+            for layer in below:
+                del layer.forward
+            handle.remove()
+
+    def micro_batches(self, indices: Sequence[int]) -> list[list[int]]:
+        """Split rows into groups of similar length within the token budget."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        groups = token_budget_batches(self.lengths[chosen], self.max_batch_tokens)
+        return [[int(chosen[i]) for i in group] for group in groups]
+
+    def losses(self, indices: Sequence[int]) -> Tensor:
+        """Mean loss of each row, in nats per trained token, differentiable (float32, B)."""
+        batch = to_device(pad_batch([self.rows[i] for i in indices]), self.device)
+        with self._from_trunk(indices, batch["input_ids"].shape[1]):
+            sums, counts = row_losses(self.model, batch)
+        return sums / counts
+
+    def accumulate(self, indices: Sequence[int], coefficients: Tensor) -> Tensor:
+        """Add the gradient of sum_i coefficients[i] * losses[i] to the trained parameters.
+
+        Runs in micro-batches of similar length; a batch whose coefficients are all zero is only
+        read, which saves its backward pass.
+
+        Args:
+            indices: B distinct rows.
+            coefficients: Weight of each row's loss (float32, B).
+
+        Returns:
+            The losses before any step (float32, B, on the CPU), in the order of `indices`.
+        """
+        position = {index: place for place, index in enumerate(indices)}
+        result = torch.empty(len(indices))
+        trained = bool(coefficients.any())
+        for group in self.micro_batches(indices):
+            places = torch.tensor([position[i] for i in group])
+            with torch.set_grad_enabled(trained):
+                losses = self.losses(group)
+                if trained:
+                    (coefficients[places].to(losses.device) * losses).sum().backward()
+            result[places] = losses.detach().float().cpu()
+        return result
+
+    @torch.no_grad()
+    def losses_of(
+        self, indices: Sequence[int], progress: Progress | None = None, done: int = 0,
+        total: int | None = None,
+    ) -> np.ndarray:  # fmt: skip
+        """Mean loss of usable rows without gradients (float64), in the order of `indices`.
+
+        Args:
+            indices: Distinct usable rows.
+            progress: Called after each micro-batch.
+            done: Rows finished before this call, for the progress.
+            total: Rows to be finished in all; None is this call's.
+        """
+        position = {index: place for place, index in enumerate(indices)}
+        values = np.empty(len(indices))
+        for group in self.micro_batches(indices):
+            values[[position[i] for i in group]] = self.losses(group).double().cpu().numpy()
+            done += len(group)
+            if progress:
+                progress(done, total or len(indices), {})
+        return values
+
+
+def _pass_through(hidden_states: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:
+    return hidden_states

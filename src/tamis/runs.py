@@ -1,0 +1,276 @@
+"""A stage's folder: what was asked, what came out, and enough to do it again.
+
+One stage (rank, select, finetune, evaluate, ...) per folder. `config.yaml` is written when the
+stage starts and re-runs it; `manifest.json` is written last, in one atomic step, so its presence
+means "finished". A folder with the same request is skipped when finished and resumed when not;
+a folder with another request is refused unless the user says `--overwrite`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import filelock
+import yaml
+
+from tamis.errors import ConfigError, MismatchError
+
+REPORTED_PACKAGES = (
+    "tamis", "torch", "transformers", "peft", "trl", "accelerate", "datasets", "pyarrow", "numpy",
+    "scikit-learn", "scipy",
+)  # fmt: skip
+_CONFIG, _MANIFEST, _LOCK = "config.yaml", "manifest.json", ".lock"
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old one or the new one, never a part."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically; NaN is refused because other readers of JSON do not know it."""
+    write_text_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder; it replaces `path` if the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        # mkstemp makes files for the owner alone; results are as readable as any other file.
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def file_sha256(path: Path) -> str:
+    """Hash a file, or a folder as the hash of its files' names and hashes."""
+    if path.is_dir():
+        digest = hashlib.sha256()
+        for child in sorted(p for p in path.rglob("*") if p.is_file()):
+            digest.update(f"{child.relative_to(path).as_posix()}\0{file_sha256(child)}\n".encode())
+        return digest.hexdigest()
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that decide a result."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in REPORTED_PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+def git_sha() -> str | None:
+    """Return the commit of the source tree this package runs from, None when installed."""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        result = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
+            capture_output=True, text=True, timeout=5, check=False,
+        )  # fmt: skip
+        return result.stdout.strip() or None
+    return None
+
+
+def peak_rss_gib() -> float:
+    """Return the largest resident memory of this process so far, in GiB."""
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak) / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+class Stage:
+    """One stage's folder, locked while it runs.
+
+    Use as a context manager: the block runs whether or not the work is finished; ask `finished`
+    first. The manifest is written by `finish`, and only then does the stage count as done.
+
+    Args:
+        folder: Where the stage's files go.
+        name: The verb ("rank", "select", ...).
+        config: The resolved settings; anything JSON can hold.
+        inputs: What the stage reads, by role, each with at least its hash; part of the request.
+        seed: The user's seed.
+        overwrite: Remove what an earlier, different request left.
+
+    Raises:
+        MismatchError: The folder holds another request, or files tamis did not write.
+        ConfigError: Another process is at work in the folder.
+    """
+
+    def __init__(
+        self, folder: Path, name: str, config: Mapping[str, Any], inputs: Mapping[str, Any],
+        *, seed: int, overwrite: bool = False,
+    ) -> None:  # fmt: skip
+        self.folder = folder
+        self.name = name
+        self.request = json.loads(
+            json.dumps({"stage": name, "seed": seed, "config": config, "inputs": inputs})
+        )
+        self.seed = seed
+        self._overwrite = overwrite
+        self._lock = filelock.FileLock(folder / _LOCK)
+        self._started = time.monotonic()
+        self._started_at = _now()
+
+    @property
+    def finished(self) -> bool:
+        """Whether an earlier run of the same request left its manifest."""
+        return (self.folder / _MANIFEST).exists()
+
+    @property
+    def work(self) -> Path:
+        """Folder for checkpoints and partial results; removed when the stage finishes."""
+        path = self.folder / "work"
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def __enter__(self) -> Stage:
+        """Lock the folder and check that it holds this request or nothing."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(blocking=False)
+        except filelock.Timeout as error:
+            raise ConfigError(
+                f"{self.folder} is in use by another tamis process. Wait for it, or give another "
+                "--out."
+            ) from error
+        try:
+            self._check_request()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        """Release the folder."""
+        self._lock.release()
+
+    def _check_request(self) -> None:
+        config_path = self.folder / _CONFIG
+        if config_path.exists():
+            earlier = yaml.safe_load(config_path.read_text(encoding="utf-8"))
+            if earlier == self.request:
+                return
+            if not self._overwrite:
+                raise MismatchError(
+                    f"{self.folder} holds another run ({_differences(earlier, self.request)}). "
+                    "Give another --out, or --overwrite to replace it."
+                )
+        elif any(p.name != _LOCK for p in self.folder.iterdir()):
+            # Never delete what tamis did not write, whatever the flags.
+            raise MismatchError(
+                f"{self.folder} is not empty and was not written by tamis. Give another --out."
+            )
+        self._clear()
+        write_text_atomic(config_path, yaml.safe_dump(self.request, sort_keys=False))
+
+    def _clear(self) -> None:
+        for path in self.folder.iterdir():
+            if path.name == _LOCK:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    def finish(self, **entries: Any) -> dict[str, Any]:
+        """Write the manifest and remove partial results.
+
+        Args:
+            **entries: Further top-level entries (model, rows_by_outcome, details, ...).
+
+        Returns:
+            The manifest as written.
+        """
+        timings = {"seconds": round(time.monotonic() - self._started, 3)}
+        timings.update(entries.pop("timings", {}))
+        manifest = {
+            **self.request,
+            "status": "finished",
+            "versions": versions(),
+            "git_sha": git_sha(),
+            "started": self._started_at,
+            "finished": _now(),
+            "timings": timings,
+            "memory": {"peak_rss_gib": round(peak_rss_gib(), 3)},
+            **entries,
+        }
+        write_json(self.folder / _MANIFEST, manifest)
+        shutil.rmtree(self.folder / "work", ignore_errors=True)
+        return manifest
+
+    def manifest(self) -> dict[str, Any]:
+        """Read the manifest of a finished stage."""
+        return read_manifest(self.folder)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read a finished stage's manifest.
+
+    Raises:
+        ConfigError: The folder holds no finished stage.
+    """
+    path = folder / _MANIFEST
+    if not path.exists():
+        raise ConfigError(
+            f"{folder} holds no finished tamis stage ({_MANIFEST} is missing). Run the stage to its "
+            "end first, or name its folder."
+        )
+    manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return manifest
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _differences(earlier: Any, wanted: Any, where: str = "") -> str:
+    """Name the settings that differ, at most four, with both values."""
+    found: list[str] = []
+
+    def walk(a: Any, b: Any, path: str) -> None:
+        if isinstance(a, dict) and isinstance(b, dict):
+            for key in dict.fromkeys([*a, *b]):
+                walk(a.get(key), b.get(key), f"{path}.{key}" if path else str(key))
+        elif a != b:
+            found.append(f"{path}: {a!r} there, {b!r} now")
+
+    walk(earlier, wanted, where)
+    shown = "; ".join(found[:4])
+    return shown + (f"; and {len(found) - 4} more" if len(found) > 4 else "")
