@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from tamis.models.load import LanguageModel
 
 _DEFAULT_TEST_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 _skipped_for_data: list[str] = []
@@ -35,8 +38,24 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     )
 
 
+@pytest.fixture(scope="session")
+def tiny_tokenizer() -> Any:
+    """Byte-level BPE with ChatML, trained in process."""
+    import toy
+
+    return toy.tokenizer()
+
+
+@pytest.fixture(scope="session")
+def tiny_lm() -> LanguageModel:
+    """Two-layer random Llama of width 32 with `tiny_tokenizer`; leave it as you found it."""
+    import toy
+
+    return toy.tiny_lm()
+
+
 @pytest.fixture(autouse=True)
-def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Refuse sockets to anywhere but this machine."""
     connect = socket.socket.connect
 
@@ -48,4 +67,3 @@ def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    yield

@@ -2,8 +2,8 @@
 
 ::
 
-    TamisError                          shown by the command line without a traceback, exit code 2
-      x ConfigError(ValueError)         unknown key, contradiction, value out of range, missing input
+    TamisError                          shown by the command line without traceback, exit code 2
+      x ConfigError(ValueError)         unknown key, contradiction, bad value, missing input
       x DataError(ValueError)           a file or row that cannot be read
           x DuplicateIdError            ids that must be unique are not
           x NoTrainedTokensError        a row, or every row, has no token to learn from
@@ -55,18 +55,22 @@ class JudgeError(TamisError, RuntimeError):
     """More answers than allowed could not be judged."""
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> ConfigError:
+def unknown_name(
+    kind: str, name: str, known: Iterable[str], *, close_to: str | None = None
+) -> ConfigError:
     """Build the error for an unknown name, with the closest known ones.
 
     Args:
         kind: What the name names, in the user's words ("method", "preset").
         name: What was given.
-        known: What would have been accepted.
+        known: What would have been accepted; of dotted names the last part is compared.
+        close_to: What to compare with the known names; None is `name`.
 
     Returns:
         The error, to be raised by the caller.
     """
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=2)
+    by_end = {known_name.rpartition(".")[2]: known_name for known_name in names}
+    close = [by_end[end] for end in difflib.get_close_matches(close_to or name, by_end, n=2)]
     hint = f" Did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
     return ConfigError(f"{kind} {name!r} is unknown.{hint} Known: {', '.join(names)}.")

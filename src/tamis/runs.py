@@ -185,7 +185,7 @@ class Stage:
         config_path = self.folder / _CONFIG
         if config_path.exists():
             earlier = yaml.safe_load(config_path.read_text(encoding="utf-8"))
-            if earlier == self.request:
+            if _identity(earlier) == _identity(self.request):
                 return
             if not self._overwrite:
                 raise MismatchError(
@@ -249,8 +249,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / _MANIFEST
     if not path.exists():
         raise ConfigError(
-            f"{folder} holds no finished tamis stage ({_MANIFEST} is missing). Run the stage to its "
-            "end first, or name its folder."
+            f"{folder} holds no finished tamis stage ({_MANIFEST} is missing). Run the stage to "
+            "its end first, or name its folder."
         )
     manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return manifest
@@ -258,6 +258,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _identity(request: Any) -> Any:
+    """Leave out where inputs lay: the same bytes elsewhere are the same request."""
+    if not isinstance(request, dict):
+        return request
+    inputs = request.get("inputs") or {}
+    bare = {
+        role: {k: v for k, v in entry.items() if k != "path" or "sha256" not in entry}
+        for role, entry in inputs.items()
+    }
+    return {**request, "inputs": bare}
 
 
 def _differences(earlier: Any, wanted: Any, where: str = "") -> str:

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 
 from tamis.data.example import Message
+from tamis.data.raw_records import ObjectWithRepeatedKey
 
 
 class BadRecordError(Exception):
@@ -91,6 +92,8 @@ def type_in_words(value: object) -> str:
         return "true or false"
     if isinstance(value, int | float):
         return "a number"
+    if isinstance(value, ObjectWithRepeatedKey):
+        return f"an object with the key {value.key!r} twice"
     if isinstance(value, dict):
         return "an object"
     return {"list": "a list", "str": "a text"}.get(kind := type(value).__name__, f"a {kind}")

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tamis.data.records import reader_for
 from tamis.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -18,7 +19,10 @@ _HUB_ID = re.compile(
 
 def looks_like_hub_id(source: str) -> bool:
     """Whether a text can only be meant as "owner/name[[:config]:split]" on the hub."""
-    return _HUB_ID.fullmatch(source) is not None and not Path(source).parent.exists()
+    path = Path(source)
+    if path.parent.exists() or reader_for(path) is not None:
+        return False
+    return _HUB_ID.fullmatch(source) is not None
 
 
 def load_from_hub(source: str) -> datasets.Dataset:

@@ -33,7 +33,9 @@ def read_parquet(path: Path) -> Iterator[RawRecord]:
                 for value in batch.to_pylist():
                     number += 1
                     yield RawRecord(value, file_name(path), number)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        # The last two come from values that Python cannot hold: text that is not UTF-8, years
+        # beyond 9999. They are met per batch, so no single record can be named.
         raise DataError(
             f"{path} is not a whole Parquet file ({str(error).rstrip('.')}): it was cut, is "
             "damaged or is something else. Copy or download it again."

@@ -42,18 +42,23 @@ def shorten_prompt(
     n_tokens = count(turns, cut)
     patience = 1
     while n_tokens > max_tokens:
-        if not any(_can_lose_text(turn) for turn in turns[:n_prompt]):
+        losing = [i for i, turn in enumerate(turns[:n_prompt]) if _can_lose_text(turn)]
+        if not losing:
             return None
         excess = (n_tokens - max_tokens) * patience
-        for i, turn in enumerate(turns[:n_prompt]):
-            if excess > 0 and _can_lose_text(turn):
-                start, taken_off = place(turn.content, excess)
-                turns[i] = Message(turn.role, turn.content[start:])
-                cut |= {i}
-                excess = 0 if turns[i].content else excess - taken_off
+        emptied = False
+        for i in losing:
+            start, taken_off = place(turns[i].content, excess)
+            turns[i] = Message(turns[i].role, turns[i].content[start:])
+            cut |= {i}
+            excess -= taken_off
+            emptied = not turns[i].content
+            if excess <= 0 or not emptied or patience > 1:
+                break
         was, n_tokens = n_tokens, count(turns, cut)
-        # A template may not print a turn at all: take ever more of it rather than loop long.
-        patience = 1 if n_tokens < was else patience * 2
+        # A template may not print a turn at all: take ever more of it, and of it alone, rather
+        # than go through it token by token.
+        patience = 1 if n_tokens < was or emptied else patience * 2
     return ShortPrompt(turns, cut)
 
 

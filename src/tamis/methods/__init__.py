@@ -28,7 +28,8 @@ def method_class(name: str) -> type[Any]:
         found = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(
-            f"method {name!r} cannot be imported: {error}. Give module:Class of an installed module."
+            f"method {name!r} cannot be imported: {error}. Give module:Class of a module "
+            "that Python can import."
         ) from error
     if not callable(getattr(found, "rank", None)):
         raise ConfigError(f"{name} has no rank(inputs) method, so it cannot rank rows.")

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tamis.data.example import Examples
 from tamis.data.template import RenderConfig, RenderedRows, render
-from tamis.errors import ConfigError, DataError, DuplicateIdError
+from tamis.errors import ConfigError, DataError, DuplicateIdError, MismatchError
 from tamis.runs import atomic_path
 
 if TYPE_CHECKING:
@@ -83,8 +83,8 @@ class Scores:
     """
 
     method: str
-    ids: Sequence[str]
-    source_ids: Sequence[str | None]
+    ids: list[str]
+    source_ids: list[str | None]
     values: np.ndarray
     outcome: Sequence[str]
     n_trained_tokens: np.ndarray | None
@@ -121,7 +121,9 @@ class Scores:
     def rows_by_outcome(self) -> dict[str, int]:
         """Count rows by outcome, most frequent first."""
         names, counts = np.unique(np.asarray(self.outcome, dtype=str), return_counts=True)
-        pairs = sorted(zip(names.tolist(), counts.tolist(), strict=True), key=lambda p: (-p[1], p[0]))
+        pairs = sorted(
+            zip(names.tolist(), counts.tolist(), strict=True), key=lambda p: (-p[1], p[0])
+        )
         return dict(pairs)
 
     def readouts(self) -> dict[str, np.ndarray]:
@@ -189,7 +191,9 @@ class Scores:
             return table[name].to_pylist() if name in table.column_names else [default] * n
 
         outcome = column("outcome", None)
-        filled = [w or ("unscored" if np.isnan(v) else "ok") for w, v in zip(outcome, values, strict=True)]
+        filled = [
+            w or ("unscored" if np.isnan(v) else "ok") for w, v in zip(outcome, values, strict=True)
+        ]
         metadata = table.schema.metadata or {}
         return cls(
             method=metadata.get(b"tamis_method", b"unknown").decode(),
@@ -200,7 +204,9 @@ class Scores:
             n_trained_tokens=None
             if None in (tokens := column("n_trained_tokens", None))
             else np.asarray(tokens, dtype=np.int64),
-            columns={name: table[name].to_numpy() for name in table.column_names if name not in _FIXED},
+            columns={
+                name: table[name].to_numpy() for name in table.column_names if name not in _FIXED
+            },
         )
 
 
@@ -260,3 +266,40 @@ def restored(model: LanguageModel) -> Iterator[None]:
         model.model.eval().requires_grad_(False)
 
 
+def rank(
+    finetuning_set: Examples, method: Ranker, *, safe_set: Examples | None = None,
+    model: LanguageModel | None = None, render: RenderConfig | None = None, seed: int = 0,
+    work: Path | None = None, report: Report | None = None, name: str | None = None,
+) -> Scores:  # fmt: skip
+    """Rank fine-tuning rows with one method.
+
+    Args:
+        finetuning_set: The rows to rank.
+        method: A method's object, such as `SEAL(epochs=2)`, or anything with `requires` and `rank`.
+        safe_set: Trusted rows with safe answers, for methods that need them.
+        model: The ranking model, for methods that need one.
+        render: How rows become tokens.
+        seed: Decides every random draw.
+        work: Folder for checkpoints; a killed ranking with the same folder goes on from there.
+        report: Called with (stage, done, total, figures).
+        name: What errors call the method; None is its class's name.
+
+    Returns:
+        One score per row, higher = keep, in the order of the rows.
+
+    Raises:
+        ConfigError: A required input is missing.
+        MismatchError: The method did not score exactly these rows.
+    """
+    inputs = RankingInputs(
+        finetuning_set, safe_set, model, render or RenderConfig(), seed, work, report
+    )
+    name = name or type(method).__name__
+    check_inputs(method, inputs, name)
+    scores = method.rank(inputs)
+    if list(scores.ids) != list(finetuning_set.ids):
+        raise MismatchError(
+            f"method {name!r} returned scores for other rows than it was given, or in another "
+            "order. A ranker returns one score per row, in the order of the rows."
+        )
+    return scores

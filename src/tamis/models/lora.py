@@ -11,31 +11,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from tamis.errors import ConfigError
+from tamis.models.config import LoraSettings as LoraSettings
 from tamis.rng import scoped_torch_seed
 
 QUERY_VALUE = ("q_proj", "v_proj")
 FUSED_ATTENTION = ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "in_proj")
-
-
-class LoraSettings(BaseModel):
-    """Shape and place of the adapters."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    rank: int = Field(16, ge=1)
-    """Rank r of the two factors."""
-    alpha: float = Field(16.0, gt=0)
-    """Scale: the update is multiplied by alpha / rank."""
-    dropout: float = Field(0.0, ge=0, lt=1)
-    """Share of the adapter's inputs dropped while training."""
-    targets: tuple[str, ...] | None = None
-    """Module names to adapt; None is q_proj and v_proj, else the fused attention projection."""
-    layers: tuple[int, ...] | None = None
-    """Decoder layers to adapt, counted from 0; None is all."""
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
@@ -69,7 +52,7 @@ def choose_targets(model: nn.Module, settings: LoraSettings) -> tuple[tuple[str,
         if missing:
             raise ConfigError(
                 f"lora.targets names {missing}, which {type(model).__name__} does not have. Its "
-                f"modules include: {', '.join(sorted(n for n in present if 'proj' in n or 'attn' in n))}."
+                f"modules include: {', '.join(sorted(n for n in present if 'proj' in n))}."
             )
         return settings.targets, ""
     if present.issuperset(QUERY_VALUE):

@@ -127,7 +127,9 @@ class RowForward:
         handle = self._layers()[self.cut].register_forward_pre_hook(capture, with_kwargs=True)
         try:
             self.model(
-                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
+                input_ids=batch["input_ids"],
+                attention_mask=batch["attention_mask"],
+                use_cache=False,
             )
         except _Reached:
             return captured[0]
@@ -206,7 +208,7 @@ class RowForward:
             with torch.set_grad_enabled(trained):
                 losses = self.losses(group)
                 if trained:
-                    (coefficients[places].to(losses.device) * losses).sum().backward()
+                    (coefficients[places].to(losses.device) * losses).sum().backward()  # type: ignore[no-untyped-call]
             result[places] = losses.detach().float().cpu()
         return result
 

@@ -12,21 +12,16 @@ A killed run continues from its newest whole checkpoint and ends with the same a
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from typing import TYPE_CHECKING, Any
 
 from tamis.data.example import Examples
 from tamis.data.template import RenderConfig, render
 from tamis.errors import ConfigError
-from tamis.models.load import LanguageModel
-from tamis.models.lora import LoraSettings, choose_targets
 from tamis.runs import atomic_path, write_json
 from tamis.training.checkpoint import (
     checkpoint_path,
@@ -34,57 +29,14 @@ from tamis.training.checkpoint import (
     newest_checkpoint,
     read_state,
 )
+from tamis.training.config import FinetuneConfig
+
+if TYPE_CHECKING:
+    from tamis.models.load import LanguageModel
 
 _ADAPTER_CONFIG, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 Progress = Callable[[int, int, dict[str, float]], None]
-
-
-class FinetuneConfig(BaseModel):
-    """How a model is fine-tuned."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    epochs: float = Field(1.0, gt=0)
-    """Passes over the rows; the last may be partial."""
-    max_steps: int | None = Field(None, ge=1)
-    """Optimiser steps in all, whatever the number of rows; None follows `epochs`. Arms with
-    different numbers of rows are compared fairly only at equal steps."""
-    learning_rate: float = Field(2e-4, gt=0)
-    """Peak learning rate of AdamW."""
-    scheduler: Literal["constant", "linear", "cosine"] = "constant"
-    """Course of the learning rate after the warm-up; linear and cosine end at zero."""
-    warmup_ratio: float = Field(0.0, ge=0, lt=1)
-    """Share of all steps over which the learning rate rises from zero."""
-    weight_decay: float = Field(0.0, ge=0)
-    """AdamW's decoupled weight decay on the adapter."""
-    max_gradient_norm: float = Field(1.0, gt=0)
-    """Gradients are scaled down to this norm."""
-    batch_size: int = Field(8, ge=1)
-    """Rows per optimiser step."""
-    micro_batch_size: int | None = Field(None, ge=1)
-    """Rows at once in memory; divides `batch_size`. None takes the whole batch at once."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
-    save_every_steps: int = Field(50, ge=1)
-    """Optimiser steps between checkpoints; a killed run loses at most these."""
-    lora: LoraSettings = LoraSettings()
-    """Shape and place of the adapter."""
-
-    @model_validator(mode="after")
-    def _whole_micro_batches(self) -> FinetuneConfig:
-        if self.micro_batch_size and self.batch_size % self.micro_batch_size:
-            raise ValueError(
-                f"micro_batch_size={self.micro_batch_size} does not divide "
-                f"batch_size={self.batch_size}; set a divisor"
-            )
-        return self
-
-    def steps(self, n_rows: int) -> int:
-        """Return the optimiser steps for a number of usable rows; a last partial batch counts."""
-        if self.max_steps is not None:
-            return self.max_steps
-        return math.ceil(self.epochs * math.ceil(n_rows / self.batch_size))
 
 
 @dataclass(frozen=True)
@@ -161,7 +113,8 @@ def finetune(
             f"fine-tuning runs on the first visible GPU, not on {lm.device}. Set "
             f"CUDA_VISIBLE_DEVICES={lm.device.index} and --device cuda."
         )
-    from tamis.training import trl_trainer  # imports TRL, which takes seconds
+    from tamis.models.lora import choose_targets
+    from tamis.training import trl_trainer  # imports torch and TRL, which takes seconds
 
     rendered = render(examples, lm.tokenizer, render_config)
     dataset = trl_trainer.training_dataset(rendered)

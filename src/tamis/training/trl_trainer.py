@@ -29,11 +29,12 @@ from tamis.data.rendered import OK, RenderedRow, RenderedRows
 from tamis.errors import ConfigError, NoTrainedTokensError
 from tamis.models.load import LanguageModel
 from tamis.models.lora import attach_adapters, detach_adapters
-from tamis.models.loss import token_losses
+from tamis.models.loss import has_plain_head, token_losses
 from tamis.rng import derived_seed, scoped_torch_seed
 
 if TYPE_CHECKING:
-    from tamis.training.sft import FinetuneConfig, Progress
+    from tamis.training.config import FinetuneConfig
+    from tamis.training.sft import Progress
 
 # Settings of the model that the trainer aligns with the tokenizer's.
 _ALIGNED_SETTINGS = ("bos_token_id", "eos_token_id", "pad_token_id", "use_cache")
@@ -109,6 +110,9 @@ def train(
         progress: See `tamis.training.sft.finetune`.
     """
     trainer_seed = derived_seed(seed, "finetune") % 2**32  # numpy takes no larger one
+    # Asked first of a model, this runs it; in training, where dropout draws random numbers, that
+    # would make a resumed run differ from an undisturbed one.
+    has_plain_head(lm.model)
     with (
         _left_as_it_was(lm.model, checkpointed=config.gradient_checkpointing),
         _randomness_kept(trainer_seed),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizer, PreTrainedTokenizerFast
 
 _TEXT = [
     "hello world sure here is the answer user assistant system you are helpful " * 4,
@@ -86,6 +86,42 @@ def word_level() -> Any:
     )
     wrapped.chat_template = CHATML
     return wrapped
+
+
+class LetterTokenizer(PreTrainedTokenizer):
+    """A tokenizer in Python, without offsets: one token per letter."""
+
+    def __init__(self, **settings: Any) -> None:
+        self._letters = [chr(i) for i in range(32, 127)] + ["\n", "<end>"]
+        super().__init__(eos_token="<end>", **settings)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of letters."""
+        return len(self._letters)
+
+    def get_vocab(self) -> dict[str, int]:
+        """Id of each letter."""
+        return {letter: i for i, letter in enumerate(self._letters)}
+
+    def _tokenize(self, text: str, **_: Any) -> list[str]:
+        return list(text)
+
+    def _convert_token_to_id(self, token: str) -> int:
+        return self._letters.index(token)
+
+    def _convert_id_to_token(self, index: int) -> str:
+        return self._letters[index]
+
+    def convert_tokens_to_string(self, tokens: list[str]) -> str:
+        """Join letters without blanks."""
+        return "".join(tokens)
+
+
+@pytest.fixture(scope="session")
+def letters() -> Any:
+    """A tokenizer that keeps no offsets."""
+    return LetterTokenizer()
 
 
 @pytest.fixture(params=["byte_bpe", "sentence_piece", "word_level"])

@@ -25,7 +25,9 @@ def test_hub_ids_are_recognised(source: str) -> None:
     assert looks_like_hub_id(source)
 
 
-@pytest.mark.parametrize("source", ["name", "a/b/c", "/a/b", "./a/b", "a/", "a/b:", "../b"])
+@pytest.mark.parametrize(
+    "source", ["name", "a/b/c", "/a/b", "./a/b", "a/", "a/b:", "../b", "no-folder/x.jsonl"]
+)
 def test_other_texts_are_paths(source: str) -> None:
     """Anything else is a path."""
     assert not looks_like_hub_id(source)

@@ -122,6 +122,18 @@ def test_a_list_of_odd_objects_is_quarantined() -> None:
     assert rows.load_report.by_kind == {"json": 2, "schema": 1}
 
 
+def test_a_repeated_key_inside_a_turn_is_named(tmp_path: Path) -> None:
+    """A turn with two texts is a bad record; a repeated key in an unused column is not."""
+    turn = '{"role": "user", "content": "x", "content": "y"}'
+    answer = '{"role": "assistant", "content": "a"}'
+    unused = '{"prompt": "q", "completion": "a", "note": {"k": 1, "k": 2}}'
+    path = _write(tmp_path / "x.jsonl", [f'{{"messages": [{turn}, {answer}]}}', unused])
+    rows = load_examples(path)
+    assert len(rows) == 1
+    assert rows[0].raw == unused
+    assert "an object with the key 'content' twice" in rows.load_report.first_bad[0]
+
+
 def test_half_a_surrogate_in_another_column_is_kept() -> None:
     """A column that is not used cannot make a row bad; its text stays escaped."""
     row = load_examples([{**GOOD[0], "note": "\ud800"}])[0]

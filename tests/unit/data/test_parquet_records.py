@@ -35,6 +35,15 @@ def test_a_cut_file_is_an_error(tmp_path: Path, keep: int) -> None:
         list(read_parquet(path))
 
 
+def test_text_that_is_no_utf8_is_an_error(tmp_path: Path) -> None:
+    """Bytes in a text column that are not UTF-8 are a fault of the file, not a crash."""
+    path = tmp_path / "x.parquet"
+    table = pa.table({"a": pa.array([b"caf\xe9"], pa.binary())})
+    pq.write_table(table.cast(pa.schema({"a": pa.string()}), safe=False), path)
+    with pytest.raises(DataError, match="not a whole Parquet file"):
+        list(read_parquet(path))
+
+
 def test_damage_in_the_middle_is_an_error(tmp_path: Path) -> None:
     """A page that cannot be unpacked is a fault of the file, met while rows are read."""
     path = tmp_path / "x.parquet"

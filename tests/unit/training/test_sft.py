@@ -19,9 +19,10 @@ from tamis.data.load import load_examples
 from tamis.data.template import RenderConfig, render
 from tamis.errors import ConfigError, NoTrainedTokensError
 from tamis.models.load import LanguageModel, weights_fingerprint
-from tamis.models.lora import LoraSettings, attach_adapters, detach_adapters
+from tamis.models.lora import attach_adapters, detach_adapters
 from tamis.models.loss import row_losses
-from tamis.training.sft import FinetuneConfig, TrainingResult, finetune
+from tamis.training.config import FinetuneConfig
+from tamis.training.sft import TrainingResult, finetune
 from tamis.training.trl_trainer import make_trainer, trainer_arguments, training_dataset
 
 # PEFT 0.21 asks transformers 5 a question by its old name.

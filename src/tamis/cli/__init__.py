@@ -1,0 +1,1 @@
+"""The command line: verbs, settings, stages, the pipeline."""

@@ -1,0 +1,257 @@
+"""Settings of every verb: the configs defined beside the code, from YAML and `--set key=value`.
+
+A key may be written in full (`render.max_prompt_tokens=96`) or alone (`max_prompt_tokens=96`) when
+only one section has it. Unknown keys and all faults are reported at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tamis.data.load import DataConfig
+from tamis.data.template import RenderConfig
+from tamis.errors import ConfigError, unknown_name
+from tamis.evaluation.evaluate import EvaluateConfig
+from tamis.methods import build_method, method_class, settings_error
+from tamis.models.config import ModelConfig
+from tamis.selection.select import SelectConfig
+from tamis.training.config import FinetuneConfig
+
+SettingsT = TypeVar("SettingsT", bound=BaseModel)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class MethodConfig(_Section):
+    """A ranking method and its options."""
+
+    name: str = "seal"
+    """Method key, or module:Class."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """The method's own settings; `preset` fills in a preset's values first."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flat(cls, value: Any) -> Any:
+        """Accept {name: seal, epochs: 2} for {name: seal, options: {epochs: 2}}."""
+        if isinstance(value, Mapping) and "options" not in value:
+            options = {k: v for k, v in value.items() if k != "name"}
+            return {**{k: v for k, v in value.items() if k == "name"}, "options": options}
+        return value
+
+    def resolved(self) -> dict[str, Any]:
+        """Return every option with its value, defaults included."""
+        built = build_method(self.name, self.options)
+        options = built.model_dump(mode="json") if isinstance(built, BaseModel) else self.options
+        return {"name": self.name, **options}
+
+
+class RankSettings(_Section):
+    """`tamis rank`."""
+
+    method: MethodConfig = MethodConfig()
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    safe_data: DataConfig | None = None
+    """How the safe set's records are understood; None is as `data`."""
+    render: RenderConfig = RenderConfig()
+
+
+class SelectSettings(_Section):
+    """`tamis select`."""
+
+    select: SelectConfig
+    data: DataConfig = DataConfig()
+
+
+class FinetuneSettings(_Section):
+    """`tamis finetune`."""
+
+    finetune: FinetuneConfig = FinetuneConfig()
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    render: RenderConfig = RenderConfig()
+
+
+class EvaluateSettings(_Section):
+    """`tamis evaluate`."""
+
+    evaluate: EvaluateConfig = EvaluateConfig()
+    model: ModelConfig = ModelConfig()
+    render: RenderConfig = RenderConfig()
+
+
+class InspectSettings(_Section):
+    """`tamis inspect`."""
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    render: RenderConfig = RenderConfig()
+
+
+class PromptPaths(_Section):
+    """Evaluation prompts; None is the shipped set (`pairs`: shipped openings)."""
+
+    harmful: Path | None = None
+    over_refusal: Path | None = None
+    helpful: Path | None = None
+    pairs: Path | None = None
+
+
+class RunConfig(_Section):
+    """`tamis run`: every verb in order, from one file. Paths are relative to the file."""
+
+    finetuning_set: str
+    """File, folder or hub id of the rows to rank."""
+    safe_set: str | None = None
+    """File, folder or hub id of trusted rows."""
+    labels: Path | None = None
+    """JSONL of `id` and `harmful`, when the truth is known."""
+    rows: Path | None = None
+    """List of ids: restrict everything to these rows."""
+    out: Path
+    """Folder for one subfolder per stage, and the report."""
+    seed: int = 0
+    device: str | None = None
+    dtype: str | None = None
+    method: MethodConfig = MethodConfig()
+    model: ModelConfig = ModelConfig()
+    """The model to fine-tune and evaluate."""
+    ranking_model: ModelConfig | None = None
+    """The model to rank with; None is `model`."""
+    data: DataConfig = DataConfig()
+    safe_data: DataConfig | None = None
+    render: RenderConfig = RenderConfig()
+    select: SelectConfig = SelectConfig(ratio=0.8)
+    finetune: FinetuneConfig = FinetuneConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    prompts: PromptPaths = PromptPaths()
+
+    @classmethod
+    def read(cls, path: Path, sets: Sequence[str] = ()) -> Self:
+        """Read a YAML file; paths in it are relative to it."""
+        config = read_settings(cls, path, sets)
+        base = path.parent
+
+        def beside(value: Any) -> Any:
+            if value is None or Path(value).is_absolute():
+                return value
+            # A hub id stays as it is; a path beside the file wins over one that does not exist.
+            near = base / Path(value)
+            return type(value)(str(near)) if near.exists() or isinstance(value, Path) else value
+
+        prompts = {k: beside(v) for k, v in config.prompts.model_dump().items()}
+        return config.model_copy(update={
+            "finetuning_set": beside(config.finetuning_set), "safe_set": beside(config.safe_set),
+            "labels": beside(config.labels), "rows": beside(config.rows),
+            "out": beside(config.out), "prompts": PromptPaths(**prompts),
+        })  # fmt: skip
+
+
+def read_settings(
+    cls: type[SettingsT],
+    path: Path | None,
+    sets: Sequence[str],
+    given: Mapping[str, Any] | None = None,
+) -> SettingsT:
+    """Build a verb's settings: YAML, then what flags gave, then `--set`.
+
+    Args:
+        cls: The settings class.
+        path: YAML file; None starts from the defaults.
+        sets: `key=value` texts; values are YAML.
+        given: Nested values from flags.
+
+    Raises:
+        ConfigError: The file cannot be read, a key is unknown or ambiguous, a value is wrong; the
+            message names every fault.
+    """
+    values = _read_yaml(path) if path else {}
+    _merge(values, given or {})
+    for text in sets:
+        key, separator, value = text.partition("=")
+        if not separator:
+            raise ConfigError(f"--set {text!r} has no '='. Write --set key=value.")
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {text!r}: the value is not YAML ({error}).") from error
+        _merge(values, _nested(_full_key(cls, key.strip(), values), parsed))
+    try:
+        settings = cls.model_validate(values)
+    except ValidationError as error:
+        raise settings_error("settings", error) from error
+    method = getattr(settings, "method", None)
+    if isinstance(method, MethodConfig):
+        build_method(method.name, method.options)  # refuse wrong options before any work
+    return settings
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"config {str(path)!r} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"config {str(path)!r} is not a mapping of keys to values.")
+    return values
+
+
+def _full_key(cls: type[BaseModel], key: str, values: Mapping[str, Any]) -> list[str]:
+    """Find the section of a key that is written alone."""
+    parts = key.split(".")
+    if parts[0] in cls.model_fields:
+        return parts
+    candidates = []
+    for section, field in cls.model_fields.items():
+        if section == "method":
+            raw = values.get("method")
+            name = raw.get("name", "seal") if isinstance(raw, Mapping) else "seal"
+            fields = {*getattr(method_class(name), "model_fields", {}), "preset"}
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            fields = set(field.annotation.model_fields)
+        else:
+            continue
+        if parts[0] in fields:
+            candidates.append(section)
+    if not candidates:
+        raise unknown_name("setting", key, _all_keys(cls, values), close_to=parts[-1])
+    if len(candidates) > 1:
+        raise ConfigError(
+            f"--set {key} could mean {' or '.join(f'{c}.{key}' for c in candidates)}: write one."
+        )
+    return [candidates[0], *parts]
+
+
+def _all_keys(cls: type[BaseModel], values: Mapping[str, Any]) -> list[str]:
+    keys = list(cls.model_fields)
+    for section, field in cls.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += [f"{section}.{name}" for name in field.annotation.model_fields]
+    raw = values.get("method")
+    name = raw.get("name", "seal") if isinstance(raw, Mapping) else "seal"
+    if "method" in cls.model_fields:
+        keys += [f"method.{n}" for n in getattr(method_class(name), "model_fields", {})]
+    return keys
+
+
+def _nested(parts: Sequence[str], value: Any) -> dict[str, Any]:
+    result: Any = value
+    for part in reversed(parts):
+        result = {part: result}
+    return dict(result)
+
+
+def _merge(base: dict[str, Any], other: Mapping[str, Any]) -> None:
+    for key, value in other.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = dict(value) if isinstance(value, Mapping) else value

@@ -1,0 +1,248 @@
+"""The command `tamis`: one verb per stage. Heavy imports wait until a verb runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from tamis.errors import TamisError
+
+if TYPE_CHECKING:
+    from tamis.cli.stages import Common
+
+cli = typer.Typer(
+    name="tamis", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Keep aligned language models aligned: rank fine-tuning rows, select, tune, prove.",
+)  # fmt: skip
+stderr = Console(stderr=True)
+
+Data = Annotated[str, typer.Option("--data", help="File, folder or hub id of fine-tuning rows.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder of this stage.")]
+Model = Annotated[str | None, typer.Option("--model", help="Hub id, folder or .gguf; the default "
+                                           "is the embedded SmolLM2-135M-Instruct.")]  # fmt: skip
+Rows = Annotated[Path | None, typer.Option("--rows", help="List of ids: use only these rows.")]
+Config = Annotated[Path | None, typer.Option("--config", help="YAML file with settings.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="key=value, repeatable; wins over "
+                                                "--config.")]  # fmt: skip
+OnBadRow = Annotated[str | None, typer.Option("--on-bad-row", help="quarantine or fail.")]
+OnTooLong = Annotated[str | None, typer.Option("--on-too-long", help="truncate, drop or error.")]
+Seed = Annotated[int, typer.Option("--seed", help="Decides every random draw.")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:N; chosen if unset.")]
+Dtype = Annotated[str | None, typer.Option("--dtype", help="bfloat16, float32; chosen if unset.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another run in --out.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the manifest as JSON on stdout.")]
+
+
+def main() -> None:
+    """Run the command line: errors that a user can fix are one line, exit code 2."""
+    try:
+        cli()
+    except TamisError as error:
+        stderr.print(f"error: {error}", style="bold red", markup=False, highlight=False,
+                     soft_wrap=True)  # fmt: skip
+        sys.exit(2)
+    except KeyboardInterrupt:
+        stderr.print("stopped; the same command goes on from here", style="yellow")
+        sys.exit(130)
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    """Nest the flags that were given: `model__name=x` becomes {"model": {"name": x}}."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        if value is not None:
+            section, _, name = key.partition("__")
+            result.setdefault(section, {})[name] = value
+    return result
+
+
+@contextmanager
+def _common(
+    out: Path, seed: int, device: str | None, dtype: str | None, overwrite: bool
+) -> Iterator[Common]:
+    from tamis.cli.progress import ProgressReport
+    from tamis.cli.stages import Common
+
+    with ProgressReport(stderr) as report:
+        yield Common(out, seed, device, dtype, overwrite, report)
+
+
+def _show(manifest: dict[str, Any], out: Path, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(manifest, ensure_ascii=False))
+        return
+    from tamis.cli.show import stage_summary
+
+    Console().print(stage_summary(manifest, out))
+
+
+@cli.command()
+def rank(
+    method: Annotated[str, typer.Argument(help="Method key, or module:Class.")],
+    data: Data, out: Out,
+    safe_set: Annotated[str | None, typer.Option("--safe-set", help="Trusted rows.")] = None,
+    model: Model = None,
+    labels: Annotated[Path | None, typer.Option("--labels", help="JSONL of id, harmful.")] = None,
+    rows: Rows = None, config: Config = None, sets: Sets = None, on_bad_row: OnBadRow = None,
+    on_too_long: OnTooLong = None, seed: Seed = 0, device: Device = None, dtype: Dtype = None,
+    overwrite: Overwrite = False, as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Give every row a score: higher = keep."""
+    from tamis.cli.config import RankSettings, read_settings
+    from tamis.cli.stages import run_rank
+
+    given = _given(method__name=method, model__name=model, data__on_bad_row=on_bad_row,
+                   render__on_too_long=on_too_long)  # fmt: skip
+    settings = read_settings(RankSettings, config, sets or [], given)
+    with _common(out, seed, device, dtype, overwrite) as common:
+        manifest = run_rank(
+            settings, common, data=data, safe_set=safe_set, labels=labels, rows=rows
+        )
+    _show(manifest, out, as_json)
+
+
+@cli.command()
+def select(
+    scores: Annotated[Path, typer.Argument(help="Folder of a ranking, or its scores.parquet.")],
+    data: Data, out: Out,
+    ratio: Annotated[float | None, typer.Option("--ratio", help="Share of rows to keep.")] = None,
+    count: Annotated[int | None, typer.Option("--count", help="Number of rows to keep.")] = None,
+    threshold: Annotated[float | None, typer.Option("--threshold", help="Lowest score.")] = None,
+    unscored: Annotated[str | None, typer.Option("--unscored", help="drop, keep or fail.")] = None,
+    subset: Annotated[bool, typer.Option("--subset", help="Allow scores of absent rows.")] = False,
+    rows: Rows = None, config: Config = None, sets: Sets = None, on_bad_row: OnBadRow = None,
+    seed: Seed = 0, overwrite: Overwrite = False, as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Keep the best-scored rows, with a reason for every dropped one."""
+    from tamis.cli.config import SelectSettings, read_settings
+    from tamis.cli.stages import run_select
+
+    given = _given(select__ratio=ratio, select__count=count, select__threshold=threshold,
+                   select__unscored=unscored, data__on_bad_row=on_bad_row)  # fmt: skip
+    settings = read_settings(SelectSettings, config, sets or [], given)
+    with _common(out, seed, None, None, overwrite) as common:
+        manifest = run_select(
+            settings, common, scores_path=scores, data=data, rows=rows, subset=subset
+        )
+    _show(manifest, out, as_json)
+
+
+@cli.command()
+def finetune(
+    data: Data, out: Out, model: Model = None,
+    max_steps: Annotated[int | None, typer.Option("--max-steps", help="Optimiser steps.")] = None,
+    rows: Rows = None, config: Config = None, sets: Sets = None, on_bad_row: OnBadRow = None,
+    on_too_long: OnTooLong = None, seed: Seed = 0, device: Device = None, dtype: Dtype = None,
+    overwrite: Overwrite = False, as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Fine-tune a LoRA adapter on rows."""
+    from tamis.cli.config import FinetuneSettings, read_settings
+    from tamis.cli.stages import run_finetune
+
+    given = _given(model__name=model, finetune__max_steps=max_steps, data__on_bad_row=on_bad_row,
+                   render__on_too_long=on_too_long)  # fmt: skip
+    settings = read_settings(FinetuneSettings, config, sets or [], given)
+    with _common(out, seed, device, dtype, overwrite) as common:
+        manifest = run_finetune(settings, common, data=data, rows=rows)
+    _show(manifest, out, as_json)
+
+
+@cli.command()
+def evaluate(
+    out: Out, model: Model = None,
+    adapter: Annotated[Path | None, typer.Option("--adapter", help="Folder of an adapter.")] = None,
+    harmful: Annotated[Path | None, typer.Option("--harmful", help="JSONL of id, prompt.")] = None,
+    over_refusal: Annotated[Path | None, typer.Option("--over-refusal", help="The same, benign but "
+                                                      "touchy.")] = None,
+    helpful: Annotated[Path | None, typer.Option("--helpful", help="JSONL of id, prompt, "
+                                                 "reference.")] = None,
+    pairs: Annotated[Path | None, typer.Option("--pairs", help="JSONL of id, prompt, safe, "
+                                               "harmful.")] = None,
+    config: Config = None, sets: Sets = None, seed: Seed = 0, device: Device = None,
+    dtype: Dtype = None, overwrite: Overwrite = False, as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Measure safety and usefulness of a model or adapter; unset prompts are the shipped ones."""
+    from tamis.cli.config import EvaluateSettings, PromptPaths, read_settings
+    from tamis.cli.stages import run_evaluate
+
+    settings = read_settings(EvaluateSettings, config, sets or [], _given(model__name=model))
+    prompts = PromptPaths(harmful=harmful, over_refusal=over_refusal, helpful=helpful, pairs=pairs)
+    with _common(out, seed, device, dtype, overwrite) as common:
+        manifest = run_evaluate(settings, common, prompts=prompts, adapter=adapter)
+    _show(manifest, out, as_json)
+
+
+@cli.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of finished stages.")],
+    out: Annotated[Path, typer.Option("--out", help="HTML file.")],
+) -> None:
+    """Write one offline HTML report and print its table."""
+    from tamis.report.render import terminal_summary, write_report
+
+    write_report(folders, out)
+    Console().print(terminal_summary(folders))
+    typer.echo(f"report: {out}")
+
+
+@cli.command()
+def inspect(
+    data: Annotated[str, typer.Argument(help="File, folder or hub id.")],
+    model: Model = None, rows: Rows = None,
+    show: Annotated[int, typer.Option("--show", help="Rows shown token by token.")] = 2,
+    config: Config = None, sets: Sets = None, on_bad_row: OnBadRow = None,
+    on_too_long: OnTooLong = None, as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Show what a model would be trained on: outcomes, lengths, cuts, trained tokens."""
+    from tamis.cli.config import InspectSettings, read_settings
+    from tamis.cli.show import inspect_data
+
+    given = _given(model__name=model, data__on_bad_row=on_bad_row, render__on_too_long=on_too_long)
+    settings = read_settings(InspectSettings, config, sets or [], given)
+    inspect_data(settings, data, rows=rows, n_shown=show, as_json=as_json, console=Console())
+
+
+@cli.command()
+def run(
+    config: Annotated[Path, typer.Argument(help="YAML file: see configs/.")],
+    sets: Sets = None, overwrite: Overwrite = False, as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Run every verb in order from one file; finished stages are skipped."""
+    from tamis.cli.config import RunConfig
+    from tamis.cli.pipeline import run_pipeline
+
+    _pipeline(lambda: RunConfig.read(config, sets or []), run_pipeline, overwrite, as_json)
+
+
+@cli.command()
+def demo(
+    out: Out = Path("runs/demo"), sets: Sets = None, overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Run everything on the shipped demo set with the embedded model."""
+    from tamis.cli.pipeline import demo_config, run_pipeline
+
+    _pipeline(lambda: demo_config(out, sets or []), run_pipeline, overwrite, as_json)
+
+
+def _pipeline(
+    read: Callable[[], Any], run_pipeline: Callable[..., Path], overwrite: bool, as_json: bool
+) -> None:
+    from tamis.cli.progress import ProgressReport
+    from tamis.report.render import terminal_summary
+
+    config = read()
+    with ProgressReport(stderr) as progress:
+        page = run_pipeline(config, overwrite=overwrite, report=progress)
+    if as_json:
+        typer.echo(json.dumps({"out": str(config.out), "report": str(page)}))
+        return
+    Console().print(terminal_summary([config.out]))
+    typer.echo(f"report: {page}")

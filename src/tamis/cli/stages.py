@@ -1,0 +1,330 @@
+"""One function per verb: open the stage's folder, read inputs, call the floor below, write files.
+
+Each returns the stage's manifest. A finished stage with the same request is not run again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tamis.cli.config import (
+    EvaluateSettings,
+    FinetuneSettings,
+    PromptPaths,
+    RankSettings,
+    SelectSettings,
+)
+from tamis.cli.progress import ProgressReport
+from tamis.data.example import Examples
+from tamis.data.load import DataConfig, load_examples
+from tamis.data.row_lists import read_row_list
+from tamis.errors import ConfigError
+from tamis.evaluation.labels import join_labels, read_labels
+from tamis.methods import build_method
+from tamis.runs import Stage, atomic_path, file_sha256, write_json
+
+N_ENDS = 20  # rows of each end of the ranking that a report shows
+
+
+@dataclass(frozen=True)
+class Common:
+    """What every verb takes."""
+
+    out: Path
+    seed: int = 0
+    device: str | None = None
+    dtype: str | None = None
+    overwrite: bool = False
+    report: ProgressReport | None = None
+
+
+def described(path: str | Path | None) -> dict[str, Any] | None:
+    """Identify an input by its bytes; a hub id by its name."""
+    if path is None:
+        return None
+    local = Path(path)
+    if not local.exists():
+        return {"path": str(path)}
+    return {"path": str(local.resolve()), "sha256": file_sha256(local)}
+
+
+def _inputs(**paths: str | Path | None) -> dict[str, Any]:
+    return {role: entry for role, path in paths.items() if (entry := described(path))}
+
+
+def _config(common: Common, settings: Any, **resolved: Any) -> dict[str, Any]:
+    values = {**settings.model_dump(mode="json"), **resolved}
+    return {**values, "device": common.device, "dtype": common.dtype}
+
+
+def _load(
+    stage: Stage, role: str, source: str, config: DataConfig, rows: Path | None = None
+) -> Examples:
+    """Load a set; its bad records go to `quarantine.jsonl` in the stage's folder."""
+    name = "quarantine.jsonl" if role == "data" else f"quarantine-{role}.jsonl"
+    quarantine = stage.folder / name
+    quarantine.unlink(missing_ok=True)  # a run that was killed may have left half of it
+    wanted = None if rows is None else read_row_list(rows)
+    return load_examples(source, config, quarantine=quarantine, rows=wanted)
+
+
+def run_rank(
+    settings: RankSettings, common: Common, *, data: str, safe_set: str | None = None,
+    labels: Path | None = None, rows: Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """`tamis rank`: scores.parquet, ends.jsonl, ranking.json (with labels), manifest.json."""
+    method = build_method(settings.method.name, settings.method.options)
+    requires = set(getattr(method, "requires", ()))
+    if "safe_set" in requires and safe_set is None:
+        raise ConfigError(f"method {settings.method.name!r} needs safe_set: give --safe-set.")
+    config = _config(common, settings, method=settings.method.resolved())
+    inputs = _inputs(data=data, safe_set=safe_set, labels=labels, rows=rows)
+    with Stage(
+        common.out, "rank", config, inputs, seed=common.seed, overwrite=common.overwrite
+    ) as stage:
+        if stage.finished:
+            return stage.manifest()
+        examples = _load(stage, "data", data, settings.data, rows)
+        safe_config = settings.safe_data or settings.data
+        safe = None if safe_set is None else _load(stage, "safe_set", safe_set, safe_config)
+        truth = None if labels is None else read_labels(labels)
+        labelled = (
+            None if truth is None else join_labels(examples, truth)
+        )  # a fault there is told before hours of work
+        model = _load_model(settings.model, common) if "model" in requires else None
+        from tamis.methods.base import rank
+
+        scores = rank(
+            examples, method, safe_set=safe, model=model, render=settings.render,
+            seed=common.seed, work=stage.work, report=common.report, name=settings.method.name,
+        )  # fmt: skip
+        scores.write(stage.folder)
+        _write_ends(stage.folder, scores, examples, labelled)
+        if truth is not None:
+            from tamis.evaluation.ranking import ranking_report
+
+            readouts = scores.readouts()
+            primary = str(scores.details.get("readout", "score"))
+            if primary in readouts and primary != "score":
+                del readouts["score"]  # the same values under their own name
+            found = ranking_report(scores, readouts, truth, primary=primary, seed=common.seed)
+            write_json(stage.folder / "ranking.json", found)
+        notes = list(scores.details.get("notes", ()))
+        return stage.finish(
+            method=settings.method.name,
+            model=None if model is None else model.describe(),
+            rows_by_outcome=scores.rows_by_outcome(),
+            n_rows=len(scores),
+            data=_data_facts(examples),
+            safe_set=None if safe is None else _data_facts(safe),
+            details={**scores.details, "notes": [*notes, *_set_notes(examples, safe)]},
+        )
+
+
+def _load_model(config: Any, common: Common) -> Any:
+    from tamis.models.load import load_model
+
+    return load_model(config, device=common.device, dtype=common.dtype)
+
+
+def _data_facts(examples: Examples) -> dict[str, Any]:
+    return {
+        "n_rows": len(examples),
+        "fingerprint": examples.fingerprint,
+        "load": examples.load_report.to_dict(),
+    }
+
+
+def _set_notes(examples: Examples, safe: Examples | None) -> list[str]:
+    """Say what about the sets a user should know before trusting the ranking."""
+    if safe is None:
+        return []
+    notes = []
+    shared = {i.partition("-")[0] for i in examples.ids} & {i.partition("-")[0] for i in safe.ids}
+    if shared:
+        notes.append(f"{len(shared):,} rows of the safe set are also in the fine-tuning set.")
+    repeats = len(examples) / max(1, len(safe))
+    if repeats > 10:
+        notes.append(
+            f"the safe set has {len(safe):,} rows for {len(examples):,}: each is used about "
+            f"{repeats:.0f} times as often as a fine-tuning row."
+        )
+    return notes
+
+
+def _write_ends(folder: Path, scores: Any, examples: Examples, labelled: Any) -> None:
+    """Write the rows with the lowest and highest scores, for the report and the reader."""
+    from tamis.selection.select import best_first
+
+    best = best_first(scores)
+    ends = [("lowest", i) for i in best[::-1][:N_ENDS]] + [("highest", i) for i in best[:N_ENDS]]
+    lines = []
+    for end, i in ends:
+        example = examples[int(i)]
+        lines.append({
+            "id": example.id, "source_id": example.source_id, "score": float(scores.values[i]),
+            "end": end, "messages": [asdict(m) for m in example.messages],
+            "harmful": None if labelled is None else labelled[int(i)].harmful,
+        })  # fmt: skip
+    _write_jsonl(folder / "ends.jsonl", lines)
+
+
+def _write_jsonl(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        for line in lines:
+            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def run_select(
+    settings: SelectSettings, common: Common, *, scores_path: Path, data: str,
+    rows: Path | None = None, subset: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """`tamis select`: kept.jsonl, dropped.jsonl, selection.parquet, manifest.json."""
+    from tamis.methods.base import SCORES_FILE, Scores
+    from tamis.selection.select import match_to_data, select
+
+    rule = settings.select
+    file = scores_path / SCORES_FILE if scores_path.is_dir() else scores_path
+    scores = Scores.read(file)
+    if rule.readout is not None:
+        scores = scores.with_readout(rule.readout)
+    config = _config(common, settings, subset=subset)
+    inputs = _inputs(scores=file, data=data, rows=rows)
+    with Stage(
+        common.out, "select", config, inputs, seed=common.seed, overwrite=common.overwrite
+    ) as stage:
+        if stage.finished:
+            return stage.manifest()
+        examples = _load(stage, "data", data, settings.data, rows)
+        scores = match_to_data(scores, examples, subset=subset or rows is not None)
+        selection = select(
+            scores, ratio=rule.ratio, count=rule.count, threshold=rule.threshold,
+            unscored=rule.unscored,
+        )  # fmt: skip
+        _write_selection(stage.folder, examples, scores, selection)
+        reasons: dict[str, int] = {}
+        for reason in selection.dropped.values():
+            reasons[reason] = reasons.get(reason, 0) + 1
+        return stage.finish(
+            n_rows=len(examples),
+            n_kept=int(selection.kept.sum()),
+            n_dropped=len(selection.dropped),
+            cut=selection.cut,
+            dropped_by_reason=reasons,
+            rows_by_outcome=scores.rows_by_outcome(),
+            method=scores.method,
+            data=_data_facts(examples),
+        )
+
+
+def _write_selection(folder: Path, examples: Examples, scores: Any, selection: Any) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with (
+        atomic_path(folder / "kept.jsonl") as kept_path,
+        atomic_path(folder / "dropped.jsonl") as dropped_path,
+        kept_path.open("w", encoding="utf-8") as kept,
+        dropped_path.open("w", encoding="utf-8") as dropped,
+    ):
+        for i, keep in enumerate(selection.kept):
+            example = examples[i]
+            if keep:
+                kept.write(example.raw + "\n")
+                continue
+            score = None if np.isnan(scores.values[i]) else float(scores.values[i])
+            line = {"id": example.id, "source_id": example.source_id, "score": score,
+                    "reason": selection.reasons[i], "row": json.loads(example.raw)}  # fmt: skip
+            dropped.write(json.dumps(line, ensure_ascii=False) + "\n")
+    table = pa.table({
+        "id": pa.array(scores.ids, pa.string()),
+        "source_id": pa.array(scores.source_ids, pa.string()),
+        "score": pa.array(scores.values),
+        "kept": pa.array(selection.kept),
+        "reason": pa.array(selection.reasons, pa.string()),
+    })  # fmt: skip
+    with atomic_path(folder / "selection.parquet") as temporary:
+        pq.write_table(table, temporary)
+
+
+def run_finetune(
+    settings: FinetuneSettings, common: Common, *, data: str, rows: Path | None = None
+) -> dict[str, Any]:
+    """`tamis finetune`: adapter/, manifest.json."""
+    config = _config(common, settings)
+    inputs = _inputs(data=data, rows=rows)
+    with Stage(
+        common.out, "finetune", config, inputs, seed=common.seed, overwrite=common.overwrite
+    ) as stage:
+        if stage.finished:
+            return stage.manifest()
+        examples = _load(stage, "data", data, settings.data, rows)
+        model = _load_model(settings.model, common)
+        from tamis.training.sft import finetune
+
+        report = common.report
+        result = finetune(
+            model, examples, settings.finetune, settings.render, out=stage.folder / "adapter",
+            work=stage.work, seed=common.seed,
+            progress=None if report is None else partial(report, "fine-tuning"),
+        )  # fmt: skip
+        details = result.to_json()
+        return stage.finish(
+            model=model.describe(), rows_by_outcome=details.pop("rows_by_outcome"),
+            n_rows=len(examples), data=_data_facts(examples), details=details,
+        )  # fmt: skip
+
+
+def run_evaluate(
+    settings: EvaluateSettings, common: Common, *, prompts: PromptPaths,
+    adapter: Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """`tamis evaluate`: metrics.json, generations.jsonl, likelihoods.jsonl, manifest.json."""
+    from tamis.evaluation.evaluate import evaluate
+    from tamis.evaluation.prompts import (
+        Prompt,
+        PromptKind,
+        read_pairs,
+        read_prompts,
+        shipped_prompts,
+    )
+
+    config = _config(common, settings)
+    inputs = _inputs(**prompts.model_dump(), adapter=adapter)
+    with Stage(
+        common.out, "evaluate", config, inputs, seed=common.seed, overwrite=common.overwrite
+    ) as stage:
+        if stage.finished:
+            return stage.manifest()
+
+        def chosen(kind: PromptKind, path: Path | None) -> list[Prompt]:
+            if path is None:
+                return shipped_prompts(kind)
+            return read_prompts(path, with_reference=kind == "helpful")
+
+        pairs = None if prompts.pairs is None else read_pairs(prompts.pairs)
+        model = _load_model(settings.model, common)
+        if adapter is not None:
+            from tamis.models.load import with_adapter
+
+            model = with_adapter(model, adapter)
+        found = evaluate(
+            model, harmful=chosen("harmful", prompts.harmful),
+            over_refusal=chosen("over_refusal", prompts.over_refusal),
+            helpful=chosen("helpful", prompts.helpful), pairs=pairs,
+            config=settings.evaluate, render_config=settings.render, seed=common.seed,
+            work=stage.work, report=common.report,
+        )  # fmt: skip
+        found.write(stage.folder)
+        return stage.finish(
+            model=model.describe(),
+            details={"adapter": None if adapter is None else str(adapter),
+                     "metrics": found.metrics},
+        )  # fmt: skip

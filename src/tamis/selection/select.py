@@ -1,0 +1,190 @@
+"""Keep the best-scored rows by ratio, count or threshold, with a reason for every dropped one.
+
+Equal scores are ordered by id, so that a rerun, or the same rows in another order, selects the
+same rows. Rows without a score are never ranked among the others: they are dropped, kept or
+refused as a whole, and counted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tamis.data.row_lists import HasIds, name_some
+from tamis.errors import ConfigError, DataError, MismatchError
+from tamis.methods.base import Scores
+
+Unscored = Literal["drop", "keep", "fail"]
+
+
+class SelectConfig(BaseModel):
+    """Which rows to keep: exactly one of ratio, count and threshold."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    ratio: float | None = Field(None, gt=0, le=1)
+    """Share of all rows to keep, unscored ones counted in the total."""
+    count: int | None = Field(None, ge=1)
+    """Number of rows to keep."""
+    threshold: float | None = None
+    """Keep rows with this score or a higher one."""
+    unscored: Unscored = "drop"
+    """What happens to rows without a score."""
+    readout: str | None = None
+    """Which score of the run decides; None is the run's own. See its `score_...` columns."""
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> SelectConfig:
+        given = [n for n in ("ratio", "count", "threshold") if getattr(self, n) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"give exactly one of ratio, count and threshold, not {', '.join(given) or 'none'}"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What was kept; the only thing fine-tuning sees of a ranking.
+
+    Attributes:
+        ids: All row ids, in the scores' order.
+        kept: bool [n].
+        reasons: Why a row was dropped, "" for kept ones.
+        cut: Lowest kept score; None when no scored row was kept.
+    """
+
+    ids: Sequence[str]
+    kept: np.ndarray
+    reasons: Sequence[str]
+    cut: float | None
+
+    @property
+    def kept_ids(self) -> list[str]:
+        """Ids of the kept rows, in order."""
+        return [i for i, keep in zip(self.ids, self.kept, strict=True) if keep]
+
+    @property
+    def dropped(self) -> dict[str, str]:
+        """Reason by id of the dropped rows, in order."""
+        rows = zip(self.ids, self.kept, self.reasons, strict=True)
+        return {i: reason for i, keep, reason in rows if not keep}
+
+
+def count_for_ratio(ratio: float, n: int) -> int:
+    """Rows kept for a ratio of n rows: floor(ratio * n + 0.5), at least 1."""
+    # 0.35 * 10 is 3.4999... in floating point; the tiny term restores the half the user wrote.
+    return max(1, math.floor(ratio * n + 0.5 + 1e-9))
+
+
+def select(
+    scores: Scores, *, ratio: float | None = None, count: int | None = None,
+    threshold: float | None = None, unscored: Unscored = "drop",
+) -> Selection:  # fmt: skip
+    """Select rows by one rule.
+
+    Args:
+        scores: One score per row, higher = keep.
+        ratio: Share of all rows to keep, in (0, 1].
+        count: Number of rows to keep.
+        threshold: Lowest score to keep.
+        unscored: Rows without a score: "drop" (default), "keep" (in addition to those selected by
+            threshold, and first among those counted by ratio or count) or "fail".
+
+    Returns:
+        Kept rows and the reason for each dropped one.
+
+    Raises:
+        ConfigError: Not exactly one rule, or more rows are asked for than have a score.
+        DataError: `unscored="fail"` and there are such rows.
+    """
+    SelectConfig(ratio=ratio, count=count, threshold=threshold, unscored=unscored)
+    values = np.asarray(scores.values, dtype=np.float64)
+    n, missing = len(values), np.isnan(values)
+    if unscored == "fail" and missing.any():
+        named = [f"{scores.ids[i]} ({scores.outcome[i]})" for i in np.flatnonzero(missing).tolist()]
+        raise DataError(
+            f"{missing.sum():,} of {n:,} rows have no score: {name_some(named)}. Set unscored to "
+            "drop or keep, or mend the rows."
+        )
+    kept = missing.copy() if unscored == "keep" else np.zeros(n, dtype=bool)
+    if threshold is not None:
+        kept |= values >= threshold
+        rule = f"score below {threshold:g}"
+    else:
+        wanted = count if count is not None else count_for_ratio(float(ratio or 0), n)
+        available = n if unscored == "keep" else int(n - missing.sum())
+        if count is not None and count > available:
+            raise ConfigError(
+                f"count={count:,} rows are to be kept but only {available:,} of {n:,} can be "
+                "(rows without a score are dropped). Lower count, or set unscored=keep."
+            )
+        best = best_first(scores)
+        kept[best[: max(0, min(wanted, available) - int(kept.sum()))]] = True
+        rule = f"not among the best {wanted:,}"
+    reasons = [
+        "" if keep else f"unscored: {why}" if absent else rule
+        for keep, absent, why in zip(kept, missing, scores.outcome, strict=True)
+    ]
+    scored_and_kept = values[kept & ~missing]
+    cut = float(scored_and_kept.min()) if len(scored_and_kept) else None
+    return Selection(list(scores.ids), kept, reasons, cut)
+
+
+def best_first(scores: Scores) -> np.ndarray:
+    """Positions of scored rows, highest score first, equal scores by id."""
+    values = np.asarray(scores.values, dtype=np.float64)
+    scored = np.flatnonzero(~np.isnan(values))
+    ids = np.asarray(scores.ids, dtype=str)[scored]
+    # lexsort sorts by its last key first.
+    found: np.ndarray = scored[np.lexsort((ids, -values[scored]))]
+    return found
+
+
+def match_to_data(scores: Scores, data: HasIds, *, subset: bool = False) -> Scores:
+    """Put scores in the data's order, joined by id.
+
+    Args:
+        scores: Made for these rows, in any order.
+        data: The rows.
+        subset: Allow scored rows that the data does not have.
+
+    Returns:
+        One score per row of the data.
+
+    Raises:
+        MismatchError: A row has no score, or (without `subset`) a scored row is not in the data.
+    """
+    place = {row_id: i for i, row_id in enumerate(scores.ids)}
+    missing = [row_id for row_id in data.ids if row_id not in place]
+    if missing:
+        raise MismatchError(
+            f"{len(missing):,} of {len(data.ids):,} rows of the data are not in the scores: "
+            f"{name_some(missing)}. Rank this data, or give the data that was ranked."
+        )
+    extra = len(place) - len(data.ids)
+    if extra and not subset:
+        present = set(data.ids)
+        absent = [row_id for row_id in scores.ids if row_id not in present]
+        raise MismatchError(
+            f"{extra:,} scored rows are not in the data: {name_some(absent)}. Give the data that "
+            "was ranked, or --subset to select among fewer rows."
+        )
+    order = np.asarray([place[row_id] for row_id in data.ids], dtype=np.int64)
+    columns: Mapping[str, np.ndarray] = {k: v[order] for k, v in scores.columns.items()}
+    tokens = scores.n_trained_tokens
+    return Scores(
+        method=scores.method,
+        ids=list(data.ids),
+        source_ids=list(data.source_ids),
+        values=scores.values[order],
+        outcome=[scores.outcome[i] for i in order],
+        n_trained_tokens=None if tokens is None else tokens[order],
+        columns=columns,
+        details=scores.details,
+    )
