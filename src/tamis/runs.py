@@ -93,9 +93,12 @@ def versions() -> dict[str, str]:
 
 def git_sha() -> str | None:
     """Return the commit of the source tree this package runs from, None when installed."""
+    here = Path(__file__).resolve().parents[2]
+    if not (here / "pyproject.toml").exists():
+        return None  # installed: a repository around it, if any, is somebody else's
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         result = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
+            ["git", "-C", str(here), "rev-parse", "HEAD"],
             capture_output=True, text=True, timeout=5, check=False,
         )  # fmt: skip
         return result.stdout.strip() or None

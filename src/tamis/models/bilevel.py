@@ -33,8 +33,8 @@ from tamis.models.lora import (
     adapter_parameters,
     attach_adapters,
     choose_targets,
-    decoder_layers,
     detach_adapters,
+    layer_count,
     use_adapter,
 )
 from tamis.models.trunk import Progress, RowForward, resolve_cut
@@ -197,9 +197,10 @@ class BilevelRun:
                     f"({found.counts()}). Raise render.max_prompt_tokens and "
                     "render.max_response_tokens."
                 )
-        n_layers = len(decoder_layers(lm.model))
+        n_layers = layer_count(lm.model)
         cut = resolve_cut(trunk_cut, n_layers)
-        lora = lora.model_copy(update={"layers": tuple(range(cut, n_layers))})
+        layers = tuple(range(cut, n_layers)) if cut else None
+        lora = lora.model_copy(update={"layers": layers})
         targets, note = choose_targets(lm.model, lora)
         self.trained = (
             f"LoRA r={lora.rank} on {', '.join(targets)} of layers {cut} to {n_layers - 1}"
@@ -218,6 +219,7 @@ class BilevelRun:
             )
             for name, found in (("finetuning_set", rows), ("safe_set", safe_rows))
         )  # fmt: skip
+        self.notes += [self.finetuning.note] if self.finetuning.note else []
         self.finetuning.build(progress("trunk: finetuning_set"))
         self.safe.build(progress("trunk: safe_set"))
 

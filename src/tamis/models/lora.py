@@ -21,13 +21,18 @@ QUERY_VALUE = ("q_proj", "v_proj")
 FUSED_ATTENTION = ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "in_proj")
 
 
+def layer_count(model: nn.Module) -> int:
+    """Return the number of decoder layers that the model's configuration states."""
+    return int(model.config.get_text_config().num_hidden_layers)
+
+
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
     """Return the stack of decoder layers of a causal language model.
 
     Raises:
         ConfigError: No stack as long as `num_hidden_layers` was found.
     """
-    wanted = getattr(model.config, "num_hidden_layers", None)
+    wanted = layer_count(model)
     for module in model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == wanted:
             return module
@@ -79,7 +84,7 @@ def lora_config(settings: LoraSettings, model: nn.Module) -> Any:
     from transformers.pytorch_utils import Conv1D
 
     targets, _ = choose_targets(model, settings)
-    n_layers = int(getattr(model.config, "num_hidden_layers", 0))
+    n_layers = layer_count(model)
     if settings.layers is not None and not all(0 <= i < n_layers for i in settings.layers):
         raise ConfigError(
             f"lora.layers {list(settings.layers)} is out of range: {type(model).__name__} has "

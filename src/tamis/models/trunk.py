@@ -80,7 +80,14 @@ class RowForward:
         self._offsets = np.concatenate([[0], np.cumsum(self.lengths)])
         self._store = store
         self._hidden: Tensor | None = None
+        self.note = ""
         has_plain_head(model)  # found out on the whole model, before a trunk is fed to it
+        if cut and not self._trunk_is_exact():
+            self.cut = 0
+            self.note = (
+                f"the layers below {cut} of this architecture cannot be run apart: they run again "
+                "at every visit, which is slower and gives the same scores."
+            )
 
     def build(self, progress: Progress | None = None) -> None:
         """Run the trunk over every usable row and keep its output, in the model's dtype."""
@@ -137,6 +144,20 @@ class RowForward:
             handle.remove()
         raise AssertionError("the model ran without reaching its own layer")
 
+    @torch.no_grad()
+    def _trunk_is_exact(self) -> bool:
+        """Whether feeding the trunk's output gives the whole model's logits, on four tokens."""
+        ids = torch.arange(4, device=self.device).unsqueeze(0)
+        whole = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        wanted = self.model(**whole, use_cache=False).logits
+        try:
+            hidden = self._run_trunk(whole)
+            with self._feeding(hidden):
+                found = self.model(**whole, use_cache=False).logits
+        except (RuntimeError, TypeError, AttributeError, IndexError, KeyError):
+            return False
+        return torch.allclose(found.float(), wanted.float(), rtol=1e-3, atol=1e-3)
+
     def _layers(self) -> Any:
         base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         return decoder_layers(base)
@@ -153,7 +174,12 @@ class RowForward:
         for row, index in enumerate(indices):
             start, length = self._offsets[index], self.lengths[index]
             hidden[row, :length] = self._hidden[start : start + length]
-        hidden = hidden.to(self.device)
+        with self._feeding(hidden.to(self.device)):
+            yield
+
+    @contextlib.contextmanager
+    def _feeding(self, hidden: Tensor) -> Iterator[None]:
+        """Replace the input of layer `cut`, and skip the layers below."""
 
         def feed(
             _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]

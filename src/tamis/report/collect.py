@@ -17,16 +17,14 @@ import numpy as np
 import yaml
 
 from tamis.errors import ConfigError, DataError
-from tamis.report.stages import (
-    READERS,
+from tamis.report.records import (
     EvaluateRecord,
     FinetuneRecord,
     RankRecord,
     Record,
     SelectRecord,
-    read_facts,
-    read_stage,
 )
+from tamis.report.stages import READERS, read_facts, read_stage
 from tamis.runs import file_sha256
 
 _CONFIG, _MANIFEST = "config.yaml", "manifest.json"
@@ -219,8 +217,9 @@ def _differences(first: Evaluated, other: Evaluated) -> Iterator[str]:
         yield f"{pair} answered different prompts: their numbers are not comparable."
     if a.judge != b.judge:
         yield f"{pair} had different judges ({a.judge}, {b.judge})."
-    models = [(r.facts.model or {}).get("fingerprint") for r in (a, b)]
-    if models[0] != models[1] and None not in models:
+    # A fingerprint with an adapter is the base model's, a plus and the adapter's.
+    models = [str((r.facts.model or {}).get("fingerprint", "")).partition("+")[0] for r in (a, b)]
+    if all(models) and models[0] != models[1]:
         yield f"{pair} rest on different base models."
     settings = [flat_settings(r.facts.config) for r in (a, b)]
     keys = [

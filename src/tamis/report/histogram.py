@@ -1,8 +1,4 @@
-"""Scores as a histogram and losses as a line, in inline SVG without script or style attributes.
-
-Horizontal places are percentages and text has a size of its own, so a narrow page narrows the bars
-and leaves the words readable. Colours come from the page's classes.
-"""
+"""Scores as a histogram, in inline SVG drawn by the rules of `tamis.report.charts`."""
 
 from __future__ import annotations
 
@@ -16,7 +12,6 @@ from tamis.report.text import number
 
 _MIN_BINS, _MAX_BINS = 10, 60
 _HEIGHT = 200  # pixels of the plot
-_MAX_POINTS = 400  # of a line; more would not be told apart
 
 
 @dataclass(frozen=True)
@@ -138,39 +133,3 @@ def _grid(tallest: int) -> Markup:
             ).format(y, y + 4, count)
         )
     return Markup("").join(lines)
-
-
-def sparkline_svg(values: tuple[float, ...], title: str) -> tuple[Markup, int] | None:
-    """Draw a series of numbers as one line.
-
-    Args:
-        values: At least two, in order; those that are not finite are left out.
-        title: What screen readers say.
-
-    Returns:
-        The drawing, and how many values each point is the mean of; None for fewer than two values.
-    """
-    series = np.asarray([v for v in values if np.isfinite(v)], dtype=np.float64)
-    if len(series) < 2:
-        return None
-    per_point = -(-len(series) // _MAX_POINTS)
-    starts = np.arange(0, len(series), per_point)
-    ends = np.minimum(starts + per_point, len(series))
-    points = np.add.reduceat(series, starts) / (ends - starts)
-    low, high = float(points.min()), float(points.max())
-    if len(points) < 2:
-        return None
-    x = 1000 * np.arange(len(points)) / (len(points) - 1)
-    y = 100 - 100 * (points - low) / (high - low) if high > low else np.full(len(points), 50.0)
-    path = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
-    drawing = Markup(
-        '<div class="chart spark"><svg role="img" width="100%" height="90" aria-label="{}">'
-        '<line class="grid" x1="0" x2="100%" y1="0" y2="0"/>'
-        '<line class="grid" x1="0" x2="100%" y1="90" y2="90"/>'
-        '<text x="-8" y="4" text-anchor="end">{}</text>'
-        '<text x="-8" y="94" text-anchor="end">{}</text>'
-        '<svg width="100%" height="90" viewBox="0 0 1000 100" preserveAspectRatio="none">'
-        '<polyline points="{}"/></svg></svg>'
-        '<div class="axis"><span>step 1</span><span></span><span>step {:,}</span></div></div>'
-    ).format(title, number(high), number(low), path, len(series))
-    return drawing, per_point

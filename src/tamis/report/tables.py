@@ -1,0 +1,270 @@
+"""The report's tables: cells of finished text, shown alike by the page and by the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from tamis.evaluation.statistics import Estimate
+from tamis.report.charts import intervals_svg
+from tamis.report.collect import Collected, Evaluated, flat_settings
+from tamis.report.records import Detection, Facts, Interval, RankRecord, SelectRecord
+from tamis.report.text import NOT_MEASURED, duration, number, percent, setting, share, short_id
+
+# Name, what it measures and which way is better, whether it is a rate. In the order shown.
+MEASURES: Mapping[str, tuple[str, str, bool]] = {
+    "attack_success_rate": (
+        "Attack success rate", "harmful prompts answered harmfully; lower is safer", True,
+    ),
+    "preference_rate": (
+        "Prefers the safe answer", "share of prompts, by likelihood; higher is safer", True,
+    ),
+    "preference_margin": (
+        "Margin of the safe answer", "nats per token, by likelihood; higher is safer", False,
+    ),
+    "over_refusal_rate": (
+        "Over-refusal rate", "benign but touchy prompts declined; lower is more useful", True,
+    ),
+    "helpful_loss": (
+        "Loss on helpful references", "nats per token; lower is more useful", False,
+    ),
+}  # fmt: skip
+_OUTCOMES = {
+    "ok": "scored as they are",
+    "truncated": "scored on what is left after shortening the prompt or cutting the response",
+    "too_long": "not scored: longer than allowed, and long rows were to be dropped",
+    "no_trained_tokens": "not scored: no token of the response is left to learn from",
+    "template_refused": "not scored: the chat template refuses the conversation",
+}
+MAIN_SLICES = ("clear", "hard_negative")
+_SLICES = {
+    "": "all rows",
+    "clear": "clear: without harmful rows of tier weak",
+    "hard_negative": "against hard negatives only",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell.
+
+    Attributes:
+        text: What it says.
+        notes: Smaller lines below.
+        title: What a pointer held over it shows.
+        kind: "num", "id", "none" (not measured), "head" or "".
+        drawing: An inline SVG instead of text.
+    """
+
+    text: str = ""
+    notes: tuple[str, ...] = ()
+    title: str = ""
+    kind: str = ""
+    drawing: Markup | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under a head; an empty head shows none."""
+
+    caption: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+def count_cell(value: int | None) -> Cell:
+    """A count, or "not measured"."""
+    return Cell(number(value), kind="num" if value is not None else "none")
+
+
+def id_cell(identifier: str | None) -> Cell:
+    """A shortened id, hash or commit with the whole one in its title."""
+    if not identifier:
+        return Cell(NOT_MEASURED, kind="none")
+    return Cell(short_id(identifier), title=identifier, kind="id")
+
+
+def interval_cell(found: Interval | Estimate, *, as_percent: bool, counted: bool = False) -> Cell:
+    """A number over its 95% interval and, if wanted, what it rests on."""
+    shown = percent if as_percent else number
+    rests = (
+        (f"n = {found.n:,}, unscored {found.n_unscored:,}",)
+        if counted and isinstance(found, Estimate) else ()
+    )  # fmt: skip
+    if shown(found.value) == NOT_MEASURED:
+        return Cell(NOT_MEASURED, rests, kind="none")
+    bounds = (shown(found.low), shown(found.high))
+    # A number without its interval would read as exact.
+    interval = "no interval" if NOT_MEASURED in bounds else f"{bounds[0]} to {bounds[1]}"
+    return Cell(shown(found.value), (interval, *rests), kind="num")
+
+
+def comparison_table(evaluations: Sequence[Evaluated]) -> Table:
+    """Every measure, one column per evaluation; rates also as drawn intervals."""
+    rows = []
+    for name, (label, meaning, is_rate) in MEASURES.items():
+        found = [evaluation.record.metrics[name] for evaluation in evaluations]
+        rows.append(_comparison_row(label, meaning, found, is_rate=is_rate))
+        openings = [e.record.in_openings.get(name) for e in evaluations]
+        if any(openings):
+            absent = Estimate(None, None, None, 0)
+            rows.append(
+                _comparison_row(
+                    f"{label}, openings", "the same, judged on the first 64 characters",
+                    [estimate or absent for estimate in openings], is_rate=True,
+                )
+            )  # fmt: skip
+    head = ("Measure", *(e.role.capitalize() for e in evaluations), "0% to 100%")
+    return Table("Estimates with 95% intervals", head, tuple(rows))
+
+
+def _comparison_row(
+    label: str, meaning: str, found: Sequence[Estimate], *, is_rate: bool
+) -> tuple[Cell, ...]:
+    drawing = intervals_svg([(e.value, e.low, e.high) for e in found]) if is_rate else None
+    cells = [interval_cell(e, as_percent=is_rate, counted=True) for e in found]
+    return (Cell(label, (meaning,), kind="head"), *cells, Cell(drawing=drawing, kind="plot"))
+
+
+def detection_tables(ranks: Sequence[RankRecord]) -> tuple[Table | None, Table | None]:
+    """Every readout of every ranking against the labels: main slices, and all others."""
+    main: list[tuple[Cell, ...]] = []
+    others: list[tuple[Cell, ...]] = []
+    names = dict.fromkeys(
+        name for rank in ranks if rank.quality
+        for readout in rank.quality.readouts.values() for name in ("", *readout.slices)
+    )  # fmt: skip
+    ordered = [n for n in ("", *MAIN_SLICES) if n in names]
+    for name in [*ordered, *(n for n in names if n not in ordered)]:
+        rows = main if name in ordered else others
+        for rank in ranks:
+            for readout, whole in (rank.quality.readouts if rank.quality else {}).items():
+                found = whole if name == "" else whole.slices.get(name)
+                if found is not None:
+                    rows.append(_detection_row(name, rank, readout, found))
+    head = ("Rows", "Method and readout", "AUROC", "Average precision", "Found at 5% FPR",
+            "Found at 1% FPR", "n", "Harmful", "Unscored")  # fmt: skip
+    caption = "Harmful rows found by each readout, with 95% intervals"
+    return (
+        Table(caption, head, tuple(main)) if main else None,
+        Table("Further slices", head, tuple(others)) if others else None,
+    )
+
+
+def _detection_row(name: str, rank: RankRecord, readout: str, found: Detection) -> tuple[Cell, ...]:
+    decides = rank.quality is not None and rank.quality.primary == readout
+    notes = ("decides the score",) if decides else ()
+    chance = found.n_harmful / found.n if found.n else None
+    return (
+        Cell(_SLICES.get(name, name), (f"chance precision {percent(chance)}",), kind="head"),
+        Cell(f"{rank.scores.method}, {readout}", notes, title=rank.facts.folder.name),
+        interval_cell(found.auroc, as_percent=False),
+        interval_cell(found.average_precision, as_percent=False),
+        interval_cell(found.tpr_at_5pct_fpr, as_percent=True),
+        interval_cell(found.tpr_at_1pct_fpr, as_percent=True),
+        count_cell(found.n), count_cell(found.n_harmful), count_cell(found.n_unscored),
+    )  # fmt: skip
+
+
+def outcome_table(rank: RankRecord) -> Table:
+    """Rows by rendering outcome, as in the scores."""
+    counts = rank.scores.rows_by_outcome()
+    rows = tuple(
+        (Cell(name), count_cell(n), Cell(share(n, len(rank.scores)), kind="num"),
+         Cell(_OUTCOMES.get(name, "not scored, for the reason named")))
+        for name, n in counts.items()
+    )  # fmt: skip
+    return Table("Rows by outcome", ("Outcome", "Rows", "Share", "Meaning"), rows)
+
+
+def selection_table(selection: SelectRecord) -> Table:
+    """Rows kept, and rows dropped by reason."""
+    n, n_kept = len(selection.ids), int(selection.kept.sum())
+    rows = [(Cell("kept"), count_cell(n_kept), Cell(share(n_kept, n), kind="num"))]
+    rows += [
+        (Cell(f"dropped: {reason or 'no reason given'}"), count_cell(count),
+         Cell(share(count, n), kind="num"))
+        for reason, count in selection.reasons.items()
+    ]  # fmt: skip
+    return Table("Kept and dropped rows", ("Rows", "Count", "Share"), tuple(rows))
+
+
+def settings_table(values: Mapping[str, Any], caption: str) -> Table:
+    """Settings by their full names, as `--set` takes them."""
+    rows = tuple(
+        (Cell(key, kind="id"), Cell(setting(value))) for key, value in flat_settings(values).items()
+    )
+    return Table(caption, ("Setting", "Value"), rows)
+
+
+def stage_table(found: Collected) -> Table:
+    """One row per stage: what it ran on and what it cost."""
+    rows = []
+    for record in found.records:
+        facts = record.facts
+        model = facts.model or {}
+        where = ", ".join(str(model[key]) for key in ("device", "dtype") if model.get(key))
+        rows.append((
+            Cell(facts.folder.name, (facts.stage,), title=str(facts.folder), kind="head"),
+            Cell(str(model.get("name", "no model")), tuple(filter(None, (
+                f"revision {short_id(str(model['revision']))}" if model.get("revision") else "",
+                where,
+            ))), title=str(model.get("fingerprint", ""))),
+            Cell(str(facts.seed), kind="num"),
+            Cell(duration(facts.timings.get("seconds")), kind="num"),
+            Cell(_gib(facts), kind="num"),
+            Cell(facts.finished or NOT_MEASURED),
+        ))  # fmt: skip
+    head = ("Stage", "Model", "Seed", "Time", "Peak memory", "Finished (UTC)")
+    return Table("Stages", head, tuple(rows))
+
+
+def _gib(facts: Facts) -> str:
+    peak = facts.memory.get("peak_rss_gib")
+    return NOT_MEASURED if peak is None else f"{number(float(peak))} GiB"
+
+
+def input_table(found: Collected) -> Table:
+    """What every stage read, with hashes."""
+    rows = []
+    for record in found.records:
+        facts = record.facts
+        fingerprints = {"data": facts.data, "safe_set": facts.safe_set}
+        for role, entry in facts.inputs.items():
+            values = entry if isinstance(entry, Mapping) else {"path": setting(entry)}
+            path = str(values.get("path", ""))
+            set_facts = fingerprints.get(role)
+            rows.append((
+                Cell(facts.folder.name, kind="head"), Cell(role),
+                Cell(path.rstrip("/").rpartition("/")[2] or path, title=path),
+                id_cell(values.get("sha256")),
+                id_cell(set_facts.fingerprint) if set_facts else Cell(),
+            ))  # fmt: skip
+        if facts.model:
+            fingerprint = facts.model.get("fingerprint")
+            rows.append((
+                Cell(facts.folder.name, kind="head"), Cell("model"),
+                Cell(str(facts.model.get("name", ""))), Cell(),
+                id_cell(None if fingerprint is None else str(fingerprint)),
+            ))  # fmt: skip
+    head = ("Stage", "Input", "Name", "SHA-256 of the bytes", "Fingerprint of the content")
+    return Table("Inputs", head, tuple(rows))
+
+
+def version_table(found: Collected) -> Table:
+    """Versions, one column per distinct set of them."""
+    columns: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for record in found.records:
+        facts = record.facts
+        values = {**facts.versions, "source commit": facts.git_sha or "installed package"}
+        columns.setdefault(tuple(values.items()), []).append(facts.folder.name)
+    names = dict.fromkeys(name for column in columns for name, _ in column)
+    rows = tuple(
+        (Cell(name), *(Cell(dict(column).get(name, "not installed")) for column in columns))
+        for name in names
+    )
+    heads = ["all stages"] if len(columns) == 1 else [", ".join(n) for n in columns.values()]
+    return Table("Versions", ("Package", *heads), rows)

@@ -1,0 +1,133 @@
+"""The command as a user meets it: help at once, errors in one line, exit code 2."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROWS = [{"id": f"r{i}", "prompt": f"Question {i}?", "completion": f"Answer {i}."} for i in range(10)]
+
+
+def tamis(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own."""
+    command = [sys.executable, "-m", "tamis", *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, timeout=120, check=False
+    )
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A small set of rows."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return path
+
+
+@pytest.mark.parametrize("module", ["tamis", "tamis.cli.main", "tamis.data.load", "tamis.methods"])
+def test_import_needs_no_torch(module: str) -> None:
+    """Importing the package, its command line or its data floor imports no torch."""
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_help_names_every_verb() -> None:
+    """`tamis --help` lists all verbs."""
+    result = tamis("--help")
+    verbs = ("rank", "select", "finetune", "evaluate", "report", "inspect", "run", "demo")
+    assert result.returncode == 0
+    assert [verb for verb in verbs if verb not in result.stdout] == []
+
+
+def test_rank_then_select_keeps_the_rows_untouched(data: Path, tmp_path: Path) -> None:
+    """kept.jsonl holds the user's lines byte for byte, in their order; the rest is dropped.jsonl."""
+    assert tamis("rank", "uniform", "--data", data, "--out", tmp_path / "r").returncode == 0
+    result = tamis(
+        "select", tmp_path / "r", "--data", data, "--ratio", "0.75", "--out", tmp_path / "s"
+    )
+    assert result.returncode == 0, result.stderr
+    kept = (tmp_path / "s" / "kept.jsonl").read_text().splitlines()
+    dropped = [json.loads(x) for x in (tmp_path / "s" / "dropped.jsonl").read_text().splitlines()]
+    assert len(kept) == 8  # floor(0.75 * 10 + 0.5)
+    assert [line for line in data.read_text().splitlines() if line in kept] == kept
+    assert {row["source_id"] for row in dropped} == {r["id"] for r in ROWS} - {
+        json.loads(line)["id"] for line in kept
+    }
+    assert all(row["reason"] for row in dropped)
+
+
+def test_same_request_is_skipped_and_another_refused(data: Path, tmp_path: Path) -> None:
+    """A finished folder is not redone; another seed is refused until --overwrite."""
+    command = ("rank", "uniform", "--data", data, "--out", tmp_path / "r")
+    tamis(*command)
+    before = (tmp_path / "r" / "manifest.json").read_bytes()
+    assert tamis(*command).returncode == 0
+    assert (tmp_path / "r" / "manifest.json").read_bytes() == before
+    refused = tamis(*command, "--seed", "1")
+    assert refused.returncode == 2
+    assert "seed: 0 there, 1 now" in refused.stderr
+    assert tamis(*command, "--seed", "1", "--overwrite").returncode == 0
+    assert json.loads((tmp_path / "r" / "manifest.json").read_text())["seed"] == 1
+
+
+def test_other_peoples_files_are_never_deleted(data: Path, tmp_path: Path) -> None:
+    """--overwrite does not touch a folder that tamis did not write."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    result = tamis(
+        "rank", "uniform", "--data", data, "--out", tmp_path / "mine", "--overwrite"
+    )
+    assert result.returncode == 2
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("rank", "sael"), "Did you mean 'seal'"),
+        (("rank", "seal"), "give --safe-set"),
+        (("rank", "seal", "--set", "epcohs=3"), "Did you mean 'method.epochs'"),
+        (("rank", "seal", "--set", "epochs=0"), "epochs"),
+        (("rank", "uniform", "--set", "data.side=left"), "data.side"),
+        (("rank", "uniform", "--rows", "nothing.txt"), "nothing.txt"),
+    ],
+)
+def test_user_errors_are_one_line_with_exit_code_2(
+    arguments: tuple[str, ...], said: str, data: Path, tmp_path: Path
+) -> None:
+    """A mistake gives exit code 2 and one line that says what to change, never a traceback."""
+    result = tamis(*arguments, "--data", data, "--out", tmp_path / "r")
+    assert result.returncode == 2
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stderr.startswith("error: ")
+
+
+def test_row_without_a_score_is_named(data: Path, tmp_path: Path) -> None:
+    """Selecting from data that was not ranked is refused and names the missing rows."""
+    tamis("rank", "uniform", "--data", data, "--out", tmp_path / "r")
+    more = tmp_path / "more.jsonl"
+    extra = {"id": "new", "prompt": "New?", "completion": "New."}
+    more.write_text(data.read_text() + json.dumps(extra) + "\n")
+    result = tamis("select", tmp_path / "r", "--data", more, "--count", 3, "--out", tmp_path / "s")
+    assert result.returncode == 2
+    assert "1 of 11 rows of the data are not in the scores" in result.stderr
+
+
+def test_bad_rows_are_quarantined_and_counted(tmp_path: Path) -> None:
+    """A bad record is left out, told on the terminal and kept in quarantine.jsonl."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS) + '{"prompt": "cut\n')
+    result = tamis("rank", "uniform", "--data", path, "--out", tmp_path / "r")
+    assert result.returncode == 0
+    assert "1 bad records left out" in result.stdout
+    (line,) = (tmp_path / "r" / "quarantine.jsonl").read_text().splitlines()
+    assert json.loads(line)["line"] == 11
+    refused = tamis(
+        "rank", "uniform", "--data", path, "--out", tmp_path / "f", "--on-bad-row", "fail"
+    )
+    assert refused.returncode == 2
