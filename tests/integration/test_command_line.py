@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-ROWS = [{"id": f"r{i}", "prompt": f"Question {i}?", "completion": f"Answer {i}."} for i in range(10)]
+ROWS = [
+    {"id": f"r{i}", "prompt": f"Question {i}?", "completion": f"Answer {i}."} for i in range(10)
+]
 
 
 def tamis(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -31,7 +33,9 @@ def data(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("module", ["tamis", "tamis.cli.main", "tamis.data.load", "tamis.methods"])
 def test_import_needs_no_torch(module: str) -> None:
     """Importing the package, its command line or its data floor imports no torch."""
-    code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    code = (
+        f"import sys, {module}; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -44,7 +48,7 @@ def test_help_names_every_verb() -> None:
 
 
 def test_rank_then_select_keeps_the_rows_untouched(data: Path, tmp_path: Path) -> None:
-    """kept.jsonl holds the user's lines byte for byte, in their order; the rest is dropped.jsonl."""
+    """kept.jsonl has the user's lines byte for byte, in their order; dropped.jsonl the rest."""
     assert tamis("rank", "uniform", "--data", data, "--out", tmp_path / "r").returncode == 0
     result = tamis(
         "select", tmp_path / "r", "--data", data, "--ratio", "0.75", "--out", tmp_path / "s"
@@ -78,9 +82,7 @@ def test_other_peoples_files_are_never_deleted(data: Path, tmp_path: Path) -> No
     """--overwrite does not touch a folder that tamis did not write."""
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    result = tamis(
-        "rank", "uniform", "--data", data, "--out", tmp_path / "mine", "--overwrite"
-    )
+    result = tamis("rank", "uniform", "--data", data, "--out", tmp_path / "mine", "--overwrite")
     assert result.returncode == 2
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 

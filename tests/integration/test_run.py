@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import toy
 import yaml
+
+import toy
 
 STAGES = ("rank", "select", "evaluate-before", "finetune", "evaluate-after")
 
@@ -124,7 +125,7 @@ def test_finished_run_is_skipped(inputs: dict[str, Any], undisturbed: Path) -> N
 def test_killed_run_ends_with_the_same_bytes(
     inputs: dict[str, Any], undisturbed: Path, tmp_path: Path
 ) -> None:
-    """kill -9 in the middle of ranking, then the same command: the same scores, bit for bit."""
+    """Kill -9 in the middle of ranking, then the same command: the same scores, bit for bit."""
     out = tmp_path / "killed"
     checkpoint = out / "rank" / "work" / "training.safetensors"
     process = subprocess.Popen(
@@ -140,5 +141,9 @@ def test_killed_run_ends_with_the_same_bytes(
         command(inputs, out), capture_output=True, text=True, timeout=280, check=False
     )
     assert result.returncode == 0, result.stderr
-    for name in ("rank/scores.parquet", "select/kept.jsonl", "finetune/adapter/adapter_model.safetensors"):
+    for name in (
+        "rank/scores.parquet",
+        "select/kept.jsonl",
+        "finetune/adapter/adapter_model.safetensors",
+    ):
         assert (out / name).read_bytes() == (undisturbed / name).read_bytes(), name

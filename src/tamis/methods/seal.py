@@ -193,8 +193,9 @@ class SEAL(Method):
     """Layers below are frozen and run once: a number of layers, or a fraction in (0, 1)."""
     lora: LoraSettings = LoraSettings()
     """The adapters of both models; `layers` is set from trunk_cut."""
-    max_batch_tokens: int = Field(1024, ge=1)
-    """Tokens run at once while training, padding included; changes speed, not the result."""
+    max_batch_tokens: int | None = Field(None, ge=1)
+    """Tokens run at once, padding included; None is 1,024 on a CPU and 16,384 on a GPU. Changes
+    speed and memory, not the result."""
     checkpoint_every_steps: int = Field(20, ge=1)
     """Optimiser steps between checkpoints."""
 

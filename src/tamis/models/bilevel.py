@@ -174,7 +174,7 @@ class BilevelRun:
         trunk_cut: Layers below are frozen and run once; see `resolve_cut`.
         learning_rate: See `AdapterTrainer`.
         max_gradient_norm: Likewise.
-        max_batch_tokens: Tokens run at once, padding included.
+        max_batch_tokens: Tokens run at once, padding included; None is chosen by the device.
         seed: The user's seed.
         work: Folder for checkpoints and the trunk's output; None keeps everything in memory.
         progress: Given a stage's name, the callback for its progress.
@@ -187,7 +187,7 @@ class BilevelRun:
     def __init__(
         self, lm: LanguageModel, rows: RenderedRows, safe_rows: RenderedRows, *,
         adapters: Sequence[str], lora: LoraSettings, trunk_cut: float, learning_rate: float,
-        max_gradient_norm: float, max_batch_tokens: int, seed: int, work: Path | None,
+        max_gradient_norm: float, max_batch_tokens: int | None, seed: int, work: Path | None,
         progress: Callable[[str], Progress | None],
     ) -> None:  # fmt: skip
         for name, found in (("finetuning_set", rows), ("safe_set", safe_rows)):

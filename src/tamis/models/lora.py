@@ -21,7 +21,7 @@ QUERY_VALUE = ("q_proj", "v_proj")
 FUSED_ATTENTION = ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "in_proj")
 
 
-def layer_count(model: nn.Module) -> int:
+def layer_count(model: Any) -> int:
     """Return the number of decoder layers that the model's configuration states."""
     return int(model.config.get_text_config().num_hidden_layers)
 

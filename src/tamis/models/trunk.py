@@ -28,6 +28,10 @@ from tamis.runs import write_text_atomic
 Progress = Callable[[int, int, dict[str, float]], None]  # done, total, figures to show
 
 
+CPU_BATCH_TOKENS = 1024  # enough for full matmul speed on few cores, little padding
+GPU_BATCH_TOKENS = 16384
+
+
 class _Reached(Exception):
     """The layer whose input was wanted has been reached."""
 
@@ -60,18 +64,21 @@ class RowForward:
         rows: Rendered rows; only usable ones may be asked for.
         cut: First layer that is not frozen; 0 stores nothing and runs the whole model.
         device: Where the model is.
-        max_batch_tokens: Largest number of tokens, padding included, run at once.
+        max_batch_tokens: Largest number of tokens, padding included, run at once; None is
+            chosen by the device.
         store: File for the trunk's output; None keeps it in memory.
     """
 
     def __init__(
         self, model: Any, rows: RenderedRows, *, cut: int, device: torch.device,
-        max_batch_tokens: int, store: Path | None = None,
+        max_batch_tokens: int | None, store: Path | None = None,
     ) -> None:  # fmt: skip
         self.model = model
         self.rows = rows
         self.cut = cut
         self.device = device
+        if max_batch_tokens is None:
+            max_batch_tokens = CPU_BATCH_TOKENS if device.type == "cpu" else GPU_BATCH_TOKENS
         self.max_batch_tokens = max_batch_tokens
         usable = np.flatnonzero(rows.usable).tolist()
         # By id, so that neither batches nor results depend on the order of the user's file.

@@ -85,7 +85,7 @@ def histogram_svg(histogram: Histogram, cut: float | None, title: str) -> Markup
     tallest = int(totals.max())
 
     def place(score: float) -> float:
-        return 100 * (score / 2 - low / 2) / reach if reach else 50.0
+        return 100 * ((score / 2 - low / 2) / reach) if reach else 50.0
 
     parts = [_grid(tallest)]
     for i, total in enumerate(totals.tolist()):

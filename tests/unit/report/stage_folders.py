@@ -49,7 +49,8 @@ class StageFolders:
         config = {"method": {"name": method, "option": self.text}, "render": {"max_tokens": 9}}
         inputs = {"data": {"path": f"/data/{self.text}", "sha256": "a" * 64}}
         load = {"n_read": n + 1, "n_loaded": n, "n_quarantined": 1, "by_kind": {self.text: 1},
-                "first_bad": [self.text], "n_repeated_rows": 2, "quarantine": self.text}  # fmt: skip
+                "first_bad": [self.text], "n_repeated_rows": 2,
+                "quarantine": self.text}  # fmt: skip
         with Stage(self.root / name, "rank", config, inputs, seed=3) as stage:
             scores.write(stage.folder)
             if labels:
