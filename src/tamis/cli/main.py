@@ -144,7 +144,7 @@ def finetune(
 ) -> None:  # fmt: skip
     """Fine-tune a LoRA adapter on rows."""
     from tamis.cli.config import FinetuneSettings, read_settings
-    from tamis.cli.stages import run_finetune
+    from tamis.cli.model_stages import run_finetune
 
     given = _given(model__name=model, finetune__max_steps=max_steps, data__on_bad_row=on_bad_row,
                    render__on_too_long=on_too_long)  # fmt: skip
@@ -170,7 +170,7 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Measure safety and usefulness of a model or adapter; unset prompts are the shipped ones."""
     from tamis.cli.config import EvaluateSettings, PromptPaths, read_settings
-    from tamis.cli.stages import run_evaluate
+    from tamis.cli.model_stages import run_evaluate
 
     settings = read_settings(EvaluateSettings, config, sets or [], _given(model__name=model))
     prompts = PromptPaths(harmful=harmful, over_refusal=over_refusal, helpful=helpful, pairs=pairs)

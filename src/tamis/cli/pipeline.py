@@ -16,8 +16,9 @@ from tamis.cli.config import (
     SelectSettings,
     read_settings,
 )
+from tamis.cli.model_stages import run_evaluate, run_finetune
 from tamis.cli.progress import ProgressReport
-from tamis.cli.stages import Common, run_evaluate, run_finetune, run_rank, run_select
+from tamis.cli.stages import Common, run_rank, run_select
 
 STAGES = ("rank", "select", "evaluate-before", "finetune", "evaluate-after")
 

@@ -8,16 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tamis.cli.config import (
-    EvaluateSettings,
-    FinetuneSettings,
-    PromptPaths,
     RankSettings,
     SelectSettings,
 )
@@ -28,6 +24,7 @@ from tamis.data.row_lists import read_row_list
 from tamis.errors import ConfigError
 from tamis.evaluation.labels import join_labels, read_labels
 from tamis.methods import build_method
+from tamis.models.config import ModelConfig
 from tamis.runs import Stage, atomic_path, file_sha256, write_json
 
 N_ENDS = 20  # rows of each end of the ranking that a report shows
@@ -55,16 +52,18 @@ def described(path: str | Path | None) -> dict[str, Any] | None:
     return {"path": str(local.resolve()), "sha256": file_sha256(local)}
 
 
-def _inputs(**paths: str | Path | None) -> dict[str, Any]:
+def stage_inputs(**paths: str | Path | None) -> dict[str, Any]:
+    """Identify every input that was given, by role."""
     return {role: entry for role, path in paths.items() if (entry := described(path))}
 
 
-def _config(common: Common, settings: Any, **resolved: Any) -> dict[str, Any]:
+def stage_config(common: Common, settings: Any, **resolved: Any) -> dict[str, Any]:
+    """Return the settings that are part of a stage's request."""
     values = {**settings.model_dump(mode="json"), **resolved}
     return {**values, "device": common.device, "dtype": common.dtype}
 
 
-def _load(
+def load_set(
     stage: Stage, role: str, source: str, config: DataConfig, rows: Path | None = None
 ) -> Examples:
     """Load a set; its bad records go to `quarantine.jsonl` in the stage's folder."""
@@ -84,21 +83,21 @@ def run_rank(
     requires = set(getattr(method, "requires", ()))
     if "safe_set" in requires and safe_set is None:
         raise ConfigError(f"method {settings.method.name!r} needs safe_set: give --safe-set.")
-    config = _config(common, settings, method=settings.method.resolved())
-    inputs = _inputs(data=data, safe_set=safe_set, labels=labels, rows=rows)
+    config = stage_config(common, settings, method=settings.method.resolved())
+    inputs = stage_inputs(data=data, safe_set=safe_set, labels=labels, rows=rows)
     with Stage(
         common.out, "rank", config, inputs, seed=common.seed, overwrite=common.overwrite
     ) as stage:
         if stage.finished:
             return stage.manifest()
-        examples = _load(stage, "data", data, settings.data, rows)
+        examples = load_set(stage, "data", data, settings.data, rows)
         safe_config = settings.safe_data or settings.data
-        safe = None if safe_set is None else _load(stage, "safe_set", safe_set, safe_config)
+        safe = None if safe_set is None else load_set(stage, "safe_set", safe_set, safe_config)
         truth = None if labels is None else read_labels(labels)
         labelled = (
             None if truth is None else join_labels(examples, truth)
         )  # a fault there is told before hours of work
-        model = _load_model(settings.model, common) if "model" in requires else None
+        model = stage_model(settings.model, common) if "model" in requires else None
         from tamis.methods.base import rank
 
         scores = rank(
@@ -122,19 +121,21 @@ def run_rank(
             model=None if model is None else model.describe(),
             rows_by_outcome=scores.rows_by_outcome(),
             n_rows=len(scores),
-            data=_data_facts(examples),
-            safe_set=None if safe is None else _data_facts(safe),
+            data=data_facts(examples),
+            safe_set=None if safe is None else data_facts(safe),
             details={**scores.details, "notes": [*notes, *_set_notes(examples, safe)]},
         )
 
 
-def _load_model(config: Any, common: Common) -> Any:
+def stage_model(config: ModelConfig, common: Common) -> Any:
+    """Load a model as the verb's flags say."""
     from tamis.models.load import load_model
 
     return load_model(config, device=common.device, dtype=common.dtype)
 
 
-def _data_facts(examples: Examples) -> dict[str, Any]:
+def data_facts(examples: Examples) -> dict[str, Any]:
+    """Say what a manifest records of a set."""
     return {
         "n_rows": len(examples),
         "fingerprint": examples.fingerprint,
@@ -195,14 +196,14 @@ def run_select(
     scores = Scores.read(file)
     if rule.readout is not None:
         scores = scores.with_readout(rule.readout)
-    config = _config(common, settings, subset=subset)
-    inputs = _inputs(scores=file, data=data, rows=rows)
+    config = stage_config(common, settings, subset=subset)
+    inputs = stage_inputs(scores=file, data=data, rows=rows)
     with Stage(
         common.out, "select", config, inputs, seed=common.seed, overwrite=common.overwrite
     ) as stage:
         if stage.finished:
             return stage.manifest()
-        examples = _load(stage, "data", data, settings.data, rows)
+        examples = load_set(stage, "data", data, settings.data, rows)
         scores = match_to_data(scores, examples, subset=subset or rows is not None)
         selection = select(
             scores, ratio=rule.ratio, count=rule.count, threshold=rule.threshold,
@@ -220,7 +221,7 @@ def run_select(
             dropped_by_reason=reasons,
             rows_by_outcome=scores.rows_by_outcome(),
             method=scores.method,
-            data=_data_facts(examples),
+            data=data_facts(examples),
         )
 
 
@@ -252,79 +253,3 @@ def _write_selection(folder: Path, examples: Examples, scores: Any, selection: A
     })  # fmt: skip
     with atomic_path(folder / "selection.parquet") as temporary:
         pq.write_table(table, temporary)
-
-
-def run_finetune(
-    settings: FinetuneSettings, common: Common, *, data: str, rows: Path | None = None
-) -> dict[str, Any]:
-    """`tamis finetune`: adapter/, manifest.json."""
-    config = _config(common, settings)
-    inputs = _inputs(data=data, rows=rows)
-    with Stage(
-        common.out, "finetune", config, inputs, seed=common.seed, overwrite=common.overwrite
-    ) as stage:
-        if stage.finished:
-            return stage.manifest()
-        examples = _load(stage, "data", data, settings.data, rows)
-        model = _load_model(settings.model, common)
-        from tamis.training.sft import finetune
-
-        report = common.report
-        result = finetune(
-            model, examples, settings.finetune, settings.render, out=stage.folder / "adapter",
-            work=stage.work, seed=common.seed,
-            progress=None if report is None else partial(report, "fine-tuning"),
-        )  # fmt: skip
-        details = result.to_json()
-        return stage.finish(
-            model=model.describe(), rows_by_outcome=details.pop("rows_by_outcome"),
-            n_rows=len(examples), data=_data_facts(examples), details=details,
-        )  # fmt: skip
-
-
-def run_evaluate(
-    settings: EvaluateSettings, common: Common, *, prompts: PromptPaths,
-    adapter: Path | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    """`tamis evaluate`: metrics.json, generations.jsonl, likelihoods.jsonl, manifest.json."""
-    from tamis.evaluation.evaluate import evaluate
-    from tamis.evaluation.prompts import (
-        Prompt,
-        PromptKind,
-        read_pairs,
-        read_prompts,
-        shipped_prompts,
-    )
-
-    config = _config(common, settings)
-    inputs = _inputs(**prompts.model_dump(), adapter=adapter)
-    with Stage(
-        common.out, "evaluate", config, inputs, seed=common.seed, overwrite=common.overwrite
-    ) as stage:
-        if stage.finished:
-            return stage.manifest()
-
-        def chosen(kind: PromptKind, path: Path | None) -> list[Prompt]:
-            if path is None:
-                return shipped_prompts(kind)
-            return read_prompts(path, with_reference=kind == "helpful")
-
-        pairs = None if prompts.pairs is None else read_pairs(prompts.pairs)
-        model = _load_model(settings.model, common)
-        if adapter is not None:
-            from tamis.models.load import with_adapter
-
-            model = with_adapter(model, adapter)
-        found = evaluate(
-            model, harmful=chosen("harmful", prompts.harmful),
-            over_refusal=chosen("over_refusal", prompts.over_refusal),
-            helpful=chosen("helpful", prompts.helpful), pairs=pairs,
-            config=settings.evaluate, render_config=settings.render, seed=common.seed,
-            work=stage.work, report=common.report,
-        )  # fmt: skip
-        found.write(stage.folder)
-        return stage.finish(
-            model=model.describe(),
-            details={"adapter": None if adapter is None else str(adapter),
-                     "metrics": found.metrics},
-        )  # fmt: skip

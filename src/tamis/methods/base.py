@@ -6,8 +6,7 @@ Scores are higher = keep, always. Anything with `requires` and `rank(inputs) -> 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
@@ -250,20 +249,6 @@ def check_inputs(ranker: Ranker, inputs: RankingInputs, name: str) -> None:
         raise ConfigError("the fine-tuning set is empty: there is nothing to rank.")
     if len(set(inputs.finetuning_set.ids)) != n:
         raise DuplicateIdError("the fine-tuning set repeats an id; load it with load_examples.")
-
-
-def id_order(ids: Sequence[str]) -> np.ndarray:
-    """Return positions sorted by id: work in this order does not depend on the data's order."""
-    return np.asarray(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
-
-
-@contextmanager
-def restored(model: LanguageModel) -> Iterator[None]:
-    """Leave the model as it was found: eval mode, nothing trainable."""
-    try:
-        yield
-    finally:
-        model.model.eval().requires_grad_(False)
 
 
 def rank(

@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import Field
 
 from tamis.errors import NoTrainedTokensError
-from tamis.methods.base import Method, RankingInputs, Scores, id_order
+from tamis.methods.base import Method, RankingInputs, Scores
 from tamis.models.checkpoint import read_checkpoint, save_checkpoint
 from tamis.models.trunk import RowForward
 
@@ -68,8 +68,7 @@ class Loss(Method):
 
 def _losses_in_parts(forward: RowForward, inputs: RankingInputs) -> np.ndarray:
     """Score in parts of rows sorted by id, each kept on disk as it is done."""
-    order = id_order(inputs.finetuning_set.ids)
-    order = order[forward.rows.usable[order]]
+    order = forward.order
     values = np.full(len(forward.rows), np.nan)
     progress = inputs.progress("scoring")
     for part, start in enumerate(range(0, len(order), ROWS_PER_PART)):

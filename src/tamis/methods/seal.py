@@ -326,7 +326,7 @@ def seal_step(
     Returns:
         Figures to show, before the step.
     """
-    rows = run.finetuning.order[places].tolist()
+    rows = run.finetuning.order[places.numpy()].tolist()
     weights = selector_weights(selector.logits, selector.activation)[places]
     # (a) theta. The coefficients are the gradient of penalized_objective in each row's loss.
     safe_losses, upper_losses = run.trainer.descend("upper", [

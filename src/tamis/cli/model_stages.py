@@ -1,0 +1,94 @@
+"""`tamis finetune` and `tamis evaluate`: the verbs that change or question a model."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tamis.cli.config import EvaluateSettings, FinetuneSettings, PromptPaths
+from tamis.cli.stages import (
+    Common,
+    data_facts,
+    load_set,
+    stage_config,
+    stage_inputs,
+    stage_model,
+)
+from tamis.runs import Stage
+
+
+def run_finetune(
+    settings: FinetuneSettings, common: Common, *, data: str, rows: Path | None = None
+) -> dict[str, Any]:
+    """`tamis finetune`: adapter/, manifest.json."""
+    config = stage_config(common, settings)
+    inputs = stage_inputs(data=data, rows=rows)
+    with Stage(
+        common.out, "finetune", config, inputs, seed=common.seed, overwrite=common.overwrite
+    ) as stage:
+        if stage.finished:
+            return stage.manifest()
+        examples = load_set(stage, "data", data, settings.data, rows)
+        model = stage_model(settings.model, common)
+        from tamis.training.sft import finetune
+
+        report = common.report
+        result = finetune(
+            model, examples, settings.finetune, settings.render, out=stage.folder / "adapter",
+            work=stage.work, seed=common.seed,
+            progress=None if report is None else partial(report, "fine-tuning"),
+        )  # fmt: skip
+        details = result.to_json()
+        return stage.finish(
+            model=model.describe(), rows_by_outcome=details.pop("rows_by_outcome"),
+            n_rows=len(examples), data=data_facts(examples), details=details,
+        )  # fmt: skip
+
+
+def run_evaluate(
+    settings: EvaluateSettings, common: Common, *, prompts: PromptPaths,
+    adapter: Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """`tamis evaluate`: metrics.json, generations.jsonl, likelihoods.jsonl, manifest.json."""
+    from tamis.evaluation.evaluate import evaluate
+    from tamis.evaluation.prompts import (
+        Prompt,
+        PromptKind,
+        read_pairs,
+        read_prompts,
+        shipped_prompts,
+    )
+
+    config = stage_config(common, settings)
+    inputs = stage_inputs(**prompts.model_dump(), adapter=adapter)
+    with Stage(
+        common.out, "evaluate", config, inputs, seed=common.seed, overwrite=common.overwrite
+    ) as stage:
+        if stage.finished:
+            return stage.manifest()
+
+        def chosen(kind: PromptKind, path: Path | None) -> list[Prompt]:
+            if path is None:
+                return shipped_prompts(kind)
+            return read_prompts(path, with_reference=kind == "helpful")
+
+        pairs = None if prompts.pairs is None else read_pairs(prompts.pairs)
+        model = stage_model(settings.model, common)
+        if adapter is not None:
+            from tamis.models.load import with_adapter
+
+            model = with_adapter(model, adapter)
+        found = evaluate(
+            model, harmful=chosen("harmful", prompts.harmful),
+            over_refusal=chosen("over_refusal", prompts.over_refusal),
+            helpful=chosen("helpful", prompts.helpful), pairs=pairs,
+            config=settings.evaluate, render_config=settings.render, seed=common.seed,
+            work=stage.work, report=common.report,
+        )  # fmt: skip
+        found.write(stage.folder)
+        return stage.finish(
+            model=model.describe(),
+            details={"adapter": None if adapter is None else str(adapter),
+                     "metrics": found.metrics},
+        )  # fmt: skip
