@@ -1,0 +1,1 @@
+"""Whether safety and usefulness survived: prompts, judges, measures, intervals."""
