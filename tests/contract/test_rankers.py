@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import toy
 import yaml
 
+import toy
 from tamis.data.example import Examples
 from tamis.data.load import load_examples
 from tamis.data.template import RenderConfig
@@ -309,7 +309,7 @@ def test_a_set_without_any_trained_token_is_refused(case: str, tiny_lm: Language
     if "model" not in needs:
         pytest.skip("reads no tokens")
     for which in ("finetuning_set", *sorted(needs - {"model"})):
-        with pytest.raises(NoTrainedTokensError, match="none of the 2 rows .*too_long"):
+        with pytest.raises(NoTrainedTokensError, match=r"none of the 2 rows .*too_long"):
             ranked(case, inputs_for(tiny_lm, **{which: hopeless}))
         assert condition(tiny_lm) == before
 
@@ -445,9 +445,7 @@ def test_an_outside_method_ranks(outside: str, tiny_lm: LanguageModel) -> None:
         ("outside_rankers:NoMethod", r"has no rank\(inputs\) method"),
     ],
 )
-def test_an_outside_method_that_cannot_rank_is_refused(
-    outside: str, name: str, match: str
-) -> None:
+def test_an_outside_method_that_cannot_rank_is_refused(outside: str, name: str, match: str) -> None:
     """The message says what is missing."""
     with pytest.raises(ConfigError, match=match):
         build_method(name)
@@ -455,7 +453,7 @@ def test_an_outside_method_that_cannot_rank_is_refused(
 
 def test_an_outside_method_refuses_unknown_options(outside: str) -> None:
     """Its constructor's complaint becomes a configuration error."""
-    with pytest.raises(ConfigError, match="does not take these options.*no_such_option"):
+    with pytest.raises(ConfigError, match=r"does not take these options.*no_such_option"):
         build_method(f"{outside}:Shortest", {"no_such_option": 1})
 
 

@@ -7,6 +7,7 @@ projection gets the adapter there, and says so.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -125,7 +126,9 @@ def attach_adapters(
     from peft import get_peft_model
 
     config = lora_config(settings, model)
-    with scoped_torch_seed(seed, "lora"):
+    with scoped_torch_seed(seed, "lora"), warnings.catch_warnings():
+        # PEFT 0.21 asks transformers 5 a question by its old name.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is", FutureWarning)
         peft_model = get_peft_model(model, config, adapter_name=names[0])
         for name in names[1:]:
             peft_model.add_adapter(name, config)

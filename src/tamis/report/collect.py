@@ -52,7 +52,7 @@ class Collected:
     """Everything a report shows.
 
     Attributes:
-        ranks: Rankings, in the order given.
+        ranks: Rankings, those that a selection was made from first, else in the order given.
         selects: Selections, in the order given.
         finetunes: Fine-tunings, in the order given.
         evaluations: Before first.
@@ -101,9 +101,13 @@ def collect(folders: Sequence[Path]) -> Collected:
             f"none of the {len(folders)} folders holds a finished stage, so there is nothing to "
             f"report:{reasons or ' no folder was given'}\nGive the folders of finished stages."
         )
+    selects = tuple(r for r in records if isinstance(r, SelectRecord))
+    ranks = [r for r in records if isinstance(r, RankRecord)]
+    # The rankings that decided come first; the others are controls.
+    ranks.sort(key=lambda rank: not any(_same_scores(rank, chosen) for chosen in selects))
     collected = Collected(
-        tuple(r for r in records if isinstance(r, RankRecord)),
-        tuple(r for r in records if isinstance(r, SelectRecord)),
+        tuple(ranks),
+        selects,
         tuple(r for r in records if isinstance(r, FinetuneRecord)),
         _compared([r for r in records if isinstance(r, EvaluateRecord)]),
         tuple(problems),

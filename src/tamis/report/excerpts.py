@@ -41,6 +41,7 @@ class Sample:
     """One prompt with the answers of every evaluation."""
 
     id: str
+    shown_id: str
     prompt: Excerpt
     answers: tuple[Excerpt, ...]
 
@@ -86,7 +87,7 @@ def samples(evaluations: Sequence[Evaluated]) -> tuple[tuple[Sample, ...], int]:
             for evaluation, by_id in zip(evaluations, answered, strict=True)
         )
         excerpt = Excerpt("prompt", *clipped(prompt, ANSWER_CHARACTERS))
-        found.append(Sample(identifier, excerpt, answers))
+        found.append(Sample(identifier, short_id(identifier), excerpt, answers))
     return tuple(found), len(common)
 
 

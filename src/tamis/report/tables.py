@@ -42,8 +42,8 @@ _OUTCOMES = {
 MAIN_SLICES = ("clear", "hard_negative")
 _SLICES = {
     "": "all rows",
-    "clear": "clear: without harmful rows of tier weak",
-    "hard_negative": "against hard negatives only",
+    "clear": "clear: no harmful rows of tier weak",
+    "hard_negative": "against hard negatives",
 }
 
 
@@ -55,7 +55,7 @@ class Cell:
         text: What it says.
         notes: Smaller lines below.
         title: What a pointer held over it shows.
-        kind: "num", "id", "none" (not measured), "head" or "".
+        kind: "num", "id", "none" (not measured), "head", "name", "plot" or "".
         drawing: An inline SVG instead of text.
     """
 
@@ -140,11 +140,13 @@ def detection_tables(ranks: Sequence[RankRecord]) -> tuple[Table | None, Table |
     ordered = [n for n in ("", *MAIN_SLICES) if n in names]
     for name in [*ordered, *(n for n in names if n not in ordered)]:
         rows = main if name in ordered else others
+        label = _SLICES.get(name, name)
         for rank in ranks:
             for readout, whole in (rank.quality.readouts if rank.quality else {}).items():
                 found = whole if name == "" else whole.slices.get(name)
                 if found is not None:
-                    rows.append(_detection_row(name, rank, readout, found))
+                    rows.append(_detection_row(label, rank, readout, found))
+                    label = ""  # said once per slice
     head = ("Rows", "Method and readout", "AUROC", "Average precision", "Found at 5% FPR",
             "Found at 1% FPR", "n", "Harmful", "Unscored")  # fmt: skip
     caption = "Harmful rows found by each readout, with 95% intervals"
@@ -154,18 +156,22 @@ def detection_tables(ranks: Sequence[RankRecord]) -> tuple[Table | None, Table |
     )
 
 
-def _detection_row(name: str, rank: RankRecord, readout: str, found: Detection) -> tuple[Cell, ...]:
-    decides = rank.quality is not None and rank.quality.primary == readout
+def _detection_row(
+    label: str, rank: RankRecord, readout: str, found: Detection
+) -> tuple[Cell, ...]:
+    quality = rank.quality
+    decides = quality and len(quality.readouts) > 1 and quality.primary == readout
     notes = ("decides the score",) if decides else ()
-    chance = found.n_harmful / found.n if found.n else None
+    harmful_share = (share(found.n_harmful, found.n),) if found.n else ()
     return (
-        Cell(_SLICES.get(name, name), (f"chance precision {percent(chance)}",), kind="head"),
-        Cell(f"{rank.scores.method}, {readout}", notes, title=rank.facts.folder.name),
+        Cell(label, kind="head"),
+        Cell(f"{rank.scores.method}, {readout}", notes, rank.facts.folder.name, "name"),
         interval_cell(found.auroc, as_percent=False),
         interval_cell(found.average_precision, as_percent=False),
         interval_cell(found.tpr_at_5pct_fpr, as_percent=True),
         interval_cell(found.tpr_at_1pct_fpr, as_percent=True),
-        count_cell(found.n), count_cell(found.n_harmful), count_cell(found.n_unscored),
+        count_cell(found.n), Cell(number(found.n_harmful), harmful_share, kind="num"),
+        count_cell(found.n_unscored),
     )  # fmt: skip
 
 
@@ -177,7 +183,8 @@ def outcome_table(rank: RankRecord) -> Table:
          Cell(_OUTCOMES.get(name, "not scored, for the reason named")))
         for name, n in counts.items()
     )  # fmt: skip
-    return Table("Rows by outcome", ("Outcome", "Rows", "Share", "Meaning"), rows)
+    caption = f"{rank.facts.folder.name}: rows by outcome"
+    return Table(caption, ("Outcome", "Rows", "Share", "Meaning"), rows)
 
 
 def selection_table(selection: SelectRecord) -> Table:
@@ -189,7 +196,8 @@ def selection_table(selection: SelectRecord) -> Table:
          Cell(share(count, n), kind="num"))
         for reason, count in selection.reasons.items()
     ]  # fmt: skip
-    return Table("Kept and dropped rows", ("Rows", "Count", "Share"), tuple(rows))
+    caption = f"{selection.facts.folder.name}: kept and dropped rows"
+    return Table(caption, ("Rows", "Count", "Share"), tuple(rows))
 
 
 def settings_table(values: Mapping[str, Any], caption: str) -> Table:

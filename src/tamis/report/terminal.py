@@ -15,6 +15,7 @@ from tamis.report.tables import (
     Table,
     comparison_table,
     detection_tables,
+    outcome_table,
     selection_table,
     stage_table,
 )
@@ -34,6 +35,7 @@ def terminal_summary(folders: Sequence[Path]) -> RenderableType:
     """
     found = collect(folders)
     parts: list[RenderableType] = [_table(stage_table(found), hidden=(1, 5))]
+    parts += [_table(outcome_table(rank), hidden=(3,)) for rank in found.ranks]
     main, _ = detection_tables(found.ranks)
     if main:
         n_columns = len(main.head)

@@ -186,8 +186,8 @@ def limits(found: Collected) -> list[str]:
         )
     if found.evaluations:
         said.append(
-            "The intervals cover the choice of prompts only. Training once more with another seed "
-            "can move every number by more than them."
+            "The intervals of the evaluation cover the choice of prompts only. Training once more "
+            "with another seed can move a number by more than its interval."
         )
         if any(e.record.judge == "refusal_strings" for e in found.evaluations):
             said.append(
