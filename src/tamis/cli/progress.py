@@ -66,5 +66,7 @@ class ProgressReport:
             self._last_line = now
             left = f"  {(total - done) / rate:.0f} s left" if rate and done < total else ""
             self.console.print(
-                f"{stage}: {done}/{total}  {shown}  {seconds:.0f} s{left}", highlight=False
+                f"{stage}: {done}/{total}  {shown}  {seconds:.0f} s{left}",
+                highlight=False,
+                soft_wrap=True,
             )

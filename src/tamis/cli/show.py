@@ -17,19 +17,15 @@ from tamis.data.audit import Audit, audit, show_row
 from tamis.data.load import load_examples
 from tamis.data.row_lists import read_row_list
 from tamis.data.template import render
+from tamis.report.terminal import terminal_summary
+from tamis.report.text import visible
 
 _BAR_WIDTH = 40
 
 
 def stage_summary(manifest: Mapping[str, Any], out: Path) -> RenderableType:
-    """Return the few lines a user wants after a stage: what went in, what came out, where."""
+    """Return what a user wants after a stage: its tables, what was left out, notes, where."""
     lines = [f"{manifest['stage']} finished in {manifest['timings']['seconds']:.1f} s -> {out}"]
-    if "n_kept" in manifest:
-        lines.append(f"kept {manifest['n_kept']:,} of {manifest['n_rows']:,} rows")
-        lines += [f"  dropped {n:,}: {why}" for why, n in manifest["dropped_by_reason"].items()]
-    elif "rows_by_outcome" in manifest:
-        counts = ", ".join(f"{n:,} {name}" for name, n in manifest["rows_by_outcome"].items())
-        lines.append(f"rows: {counts}")
     for role in ("data", "safe_set"):
         load = (manifest.get(role) or {}).get("load") or {}
         if load.get("n_quarantined"):
@@ -40,43 +36,7 @@ def stage_summary(manifest: Mapping[str, Any], out: Path) -> RenderableType:
             lines.append(f"{role}: {load['n_repeated_rows']:,} rows repeat an earlier row")
     details = manifest.get("details") or {}
     lines += [f"note: {note}" for note in details.get("notes", ())]
-    parts: list[RenderableType] = [Text("\n".join(lines))]
-    ranking = out / "ranking.json"
-    if ranking.exists():
-        parts.append(_ranking_table(json.loads(ranking.read_text(encoding="utf-8"))))
-    if "metrics" in details:
-        parts.append(_metrics_table(details["metrics"]))
-    return Group(*parts)
-
-
-def _interval(entry: Mapping[str, Any] | None) -> str:
-    if not entry or entry.get("value") is None:
-        return "not measured"
-    if entry.get("low") is None:
-        return f"{entry['value']:.3f}"
-    return f"{entry['value']:.3f} ({entry['low']:.3f} to {entry['high']:.3f})"
-
-
-def _ranking_table(ranking: Mapping[str, Any]) -> Table:
-    table = Table(title="Detection against the labels, 95% intervals")
-    for column in ("readout", "AUROC", "average precision", "AUROC vs hard negatives"):
-        table.add_column(column)
-    for name, found in ranking["readouts"].items():
-        hard = (found.get("slices") or {}).get("hard_negative") or {}
-        mark = " *" if name == ranking["primary"] else ""
-        table.add_row(name + mark, _interval(found["auroc"]), _interval(found["average_precision"]),
-                      _interval(hard.get("auroc")))  # fmt: skip
-    return table
-
-
-def _metrics_table(metrics: Mapping[str, Any]) -> Table:
-    table = Table(title="Evaluation, 95% intervals")
-    for column in ("measure", "value", "n", "unscored"):
-        table.add_column(column)
-    for name, entry in metrics.items():
-        if isinstance(entry, Mapping) and "n_unscored" in entry:
-            table.add_row(name, _interval(entry), f"{entry['n']:,}", f"{entry['n_unscored']:,}")
-    return table
+    return Group(terminal_summary([out]), Text(visible("\n".join(lines))))
 
 
 def inspect_data(
@@ -112,18 +72,8 @@ def inspect_data(
             console.print(Text(title, style="bold"))
             tokens = Text()
             for text, trained in show_row(row, tokenizer):
-                tokens.append(_visible(text), style="bold green" if trained else "dim")
+                tokens.append(visible(text), style="bold green" if trained else "dim")
             console.print(tokens)
-
-
-def _visible(text: str) -> str:
-    """Show control and direction characters as code points: data must not steer the terminal."""
-    return "".join(
-        c
-        if c == "\n" or (c.isprintable() and not 0x2066 <= ord(c) <= 0x2069)
-        else f"<{ord(c):04x}>"
-        for c in text
-    )
 
 
 def _load_lines(load: Mapping[str, Any]) -> list[str]:
@@ -154,7 +104,7 @@ def _audit_table(found: Audit) -> Table:
     table.add_row("answers follow the same text in training and generation", matches)
     for outcome, reasons in found.set_aside.items():
         for reason in reasons:
-            table.add_row(f"set aside ({outcome})", Text(_visible(reason)))
+            table.add_row(f"set aside ({outcome})", Text(visible(reason)))
     for note in found.notes:
         table.add_row("note", Text(note))
     return table

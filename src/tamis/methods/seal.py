@@ -154,6 +154,7 @@ class SEAL(Method):
             "selector_optimizer": "adam", "selector_learning_rate": 5e-3, "learning_rate": 1e-5,
             "penalty_start": 0.0, "penalty_step": 0.03, "penalty_max": 0.06, "epochs": 3,
             "batch_size": 64, "safe_batch_size": 64, "trunk_cut": 0, "readout": "selector",
+            "algorithm": "memory_efficient",
         },
     }  # fmt: skip
 

@@ -8,11 +8,15 @@ import pytest
 
 from tamis.errors import DataError, DuplicateIdError
 from tamis.evaluation.prompts import (
+    PROMPT_KINDS,
     Prompt,
+    PromptKind,
     PromptPair,
     prompts_fingerprint,
     read_pairs,
     read_prompts,
+    shipped_openings,
+    shipped_prompts,
 )
 
 
@@ -79,3 +83,19 @@ def test_the_shared_prompt_sets_are_read(test_data: Path, name: str) -> None:
     """150 prompts each; the helpful ones have references."""
     path = test_data / "eval" / f"{name}_prompts.jsonl"
     assert len(read_prompts(path, with_reference=name == "helpful")) == 150
+
+
+@pytest.mark.parametrize("kind", PROMPT_KINDS)
+def test_a_set_of_each_kind_ships_with_the_package(kind: PromptKind) -> None:
+    """They can be read strictly, the helpful one with references."""
+    prompts = shipped_prompts(kind)
+    assert prompts
+    assert all(prompt.reference for prompt in prompts) == (kind == "helpful")
+
+
+def test_shipped_openings_have_two_disjoint_sides() -> None:
+    """Refusals and compliance; a text on both sides would compare with itself."""
+    openings = shipped_openings()
+    assert openings.refusals
+    assert openings.compliant
+    assert not set(openings.refusals) & set(openings.compliant)

@@ -153,8 +153,12 @@ def test_the_description_is_plain_text(loaded: LanguageModel, folder: Path) -> N
 @pytest.mark.parametrize(
     "name", ["no/such-model-anywhere", "./no_such_folder", "not a model name at all"]
 )
-def test_a_model_that_cannot_be_found_is_refused(name: str) -> None:
+def test_a_model_that_cannot_be_found_is_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One message with what was tried and what can be given, no traceback of the hub's."""
+    # Read from the environment when the library is imported; online it tries again for 40 s.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ConfigError, match=r"cannot be loaded: .*Give a hub id, a folder"):
         load_model(ModelConfig(name=name), device="cpu")
 
@@ -253,7 +257,7 @@ def test_a_folder_without_an_adapter_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_adapter_of_another_architecture_is_refused(adapter: Path) -> None:
-    """Three layers do not take the factors of a wider model."""
+    """A model twice as wide does not take the factors."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     wide = LlamaConfig(

@@ -102,7 +102,7 @@ def test_the_number_of_adapters_does_not_change_the_first() -> None:
 @pytest.mark.parametrize(("seed", "same"), [(0, True), (1, False)])
 def test_the_seed_decides_the_start(seed: int, same: bool) -> None:
     """The A factors, that is; B is zero in any case."""
-    first, second = (adapter_parameters(attached("a", seed=s), "a") for s in (0, seed))
+    first, second = (adapter_parameters(attached("only", seed=s), "only") for s in (0, seed))
     a_factors = [key for key in first if "lora_A" in key]
     assert all(torch.equal(first[key], second[key]) for key in a_factors) == same
 
@@ -183,12 +183,13 @@ def test_detaching_gives_the_base_model_back(tiny_lm: LanguageModel) -> None:
 def test_adapters_can_be_attached_again_after_detaching() -> None:
     """A second run on the same model starts where the first one started."""
     model = toy.llama()
-    first = {
-        k: v.clone()
-        for k, v in adapter_parameters(attach_adapters(model, ["a"], SMALL, seed=0), "a").items()
-    }
-    again = attached("a")
-    assert all(torch.equal(first[k], v) for k, v in adapter_parameters(again, "a").items())
+    starts = []
+    for _ in range(2):
+        peft_model = attach_adapters(model, ["only"], SMALL, seed=0)
+        found = adapter_parameters(peft_model, "only")
+        starts.append({key: value.clone() for key, value in found.items()})
+        detach_adapters(peft_model)
+    assert all(torch.equal(value, starts[1][key]) for key, value in starts[0].items())
 
 
 @pytest.mark.parametrize(
