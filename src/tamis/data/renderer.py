@@ -54,13 +54,13 @@ class Renderer:
     def __init__(self, tokenizer: Any, config: RenderConfig | None = None) -> None:
         self.config = config or RenderConfig()
         self.format = ChatFormat(tokenizer, self.config.chat_template)
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._segments = SegmentTokenizer(tokenizer)
         self._end_lengths: dict[str, int] = {}
 
     def facts(self) -> TemplateFacts:
         """Return what is known about the template, with the fingerprint of the rendering."""
-        return template_facts(self.format, self._tokenizer, self.config.model_dump(mode="json"))
+        return template_facts(self.format, self.tokenizer, self.config.model_dump(mode="json"))
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """Render a generation prompt; see `render_prompt`."""
@@ -169,7 +169,7 @@ class Renderer:
         )
 
     def _with_end_token(self, layout: Layout, ids: list[int]) -> list[int]:
-        eos = self._tokenizer.eos_token_id
+        eos = self.tokenizer.eos_token_id
         return [*ids, eos] if layout.needs_end_token and eos is not None else ids
 
     def _has_tokens(self, layout: Layout, ids: list[int]) -> bool:

@@ -24,6 +24,7 @@ from tamis.rng import derived_seed
 if TYPE_CHECKING:
     from tamis.models.load import LanguageModel
 
+_UNLIMITED = {"max_prompt_tokens": 2**31}
 _FILE = "generations.jsonl"  # in the work folder: one line per finished batch
 
 Report = Callable[[str, int, int, dict[str, float]], None]  # stage, done, total, figures
@@ -40,6 +41,7 @@ class Generation:
         response: The answer as text without special tokens; None when nothing was generated.
         n_tokens: Tokens of the answer, its end token not counted.
         unscored: Why nothing was generated; None when something was, be it empty.
+        n_cut_prompt_tokens: Tokens by which the prompt was shortened; 0 for a whole one.
     """
 
     kind: PromptKind
@@ -48,6 +50,7 @@ class Generation:
     response: str | None
     n_tokens: int
     unscored: str | None = None
+    n_cut_prompt_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,7 @@ def answer_prompts(
     generations: list[Generation] = []
     for kind in PROMPT_KINDS:
         prompts = sets.get(kind, ())
-        tokens, refused = _rendered(prompts, renderer)
+        tokens, refused, cut = _rendered(prompts, renderer)
         done += len(refused)
         answers: dict[str, tuple[str, int]] = {}
         for number, batch in enumerate(_batches(tokens, decoding.batch_size)):
@@ -115,6 +118,7 @@ def answer_prompts(
                     temperature=decoding.temperature,
                     seed=derived_seed(seed, "answers", kind, number),
                     batch_size=len(batch),
+                    stops=() if stop is None else (stop,),
                 )
                 found = {
                     name: _decoded(ids, stop, lm.tokenizer)
@@ -129,7 +133,13 @@ def answer_prompts(
             response, n_tokens = answers.get(prompt.id, (None, 0))
             generations.append(
                 Generation(
-                    kind, prompt.id, prompt.prompt, response, n_tokens, refused.get(prompt.id)
+                    kind,
+                    prompt.id,
+                    prompt.prompt,
+                    response,
+                    n_tokens,
+                    refused.get(prompt.id),
+                    cut.get(prompt.id, 0),
                 )
             )
     return generations
@@ -160,16 +170,20 @@ def _decoded(ids: Sequence[int], stop: int | None, tokenizer: Any) -> tuple[str,
 
 def _rendered(
     prompts: Sequence[Prompt], renderer: Renderer
-) -> tuple[dict[str, list[int]], dict[str, str]]:
-    """Return token ids by prompt id, and reasons for prompts that have none."""
+) -> tuple[dict[str, list[int]], dict[str, str], dict[str, int]]:
+    """Return token ids by prompt id, reasons for prompts without, and tokens cut off."""
     tokens: dict[str, list[int]] = {}
     refused: dict[str, str] = {}
+    cut: dict[str, int] = {}
+    whole = Renderer(renderer.tokenizer, renderer.config.model_copy(update=_UNLIMITED))
     for prompt in prompts:
         try:
             tokens[prompt.id] = renderer.prompt([Message("user", prompt.prompt)])
+            n_whole = len(whole.prompt([Message("user", prompt.prompt)]))
+            cut[prompt.id] = n_whole - len(tokens[prompt.id])
         except DataError as error:
             refused[prompt.id] = str(error)
-    return tokens, refused
+    return tokens, refused, cut
 
 
 def _batches(tokens: Mapping[str, Sequence[int]], size: int) -> Iterator[list[str]]:

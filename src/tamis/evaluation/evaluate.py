@@ -100,6 +100,7 @@ class Evaluation:
                 "prompt": generation.prompt,
                 "response": generation.response,
                 "n_tokens": generation.n_tokens,
+                "n_cut_prompt_tokens": generation.n_cut_prompt_tokens,
                 "verdict": verdict.to_json(),
             }
 
@@ -201,7 +202,11 @@ def evaluate(
         "seed": seed,
         "preference": "openings" if pairs is None else "pairs",
         "prompts": {
-            kind: {"n": len(prompts), "fingerprint": prompts_fingerprint(prompts)}
+            kind: {
+                "n": len(prompts),
+                "n_cut": sum(g.kind == kind and g.n_cut_prompt_tokens > 0 for g in generations),
+                "fingerprint": prompts_fingerprint(prompts),
+            }
             for kind, prompts in sets.items()
         },
     }

@@ -22,7 +22,7 @@ the tier `weak`. The others are named `kind:...`, `source:...`, `tier:...`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,9 +31,6 @@ from tamis.data.row_lists import HasIds
 from tamis.evaluation.labels import Label, join_labels
 from tamis.evaluation.statistics import percentile_interval, stratified_resamples
 from tamis.rng import numpy_generator
-
-if TYPE_CHECKING:
-    from tamis.methods.base import Scores
 
 N_RESAMPLES = 1_000  # of every slice and readout; the ends are then good to about 0.002
 MIN_NEGATIVES_AT_1PCT = 500  # below, 1% is fewer than 5 rows and the threshold is one row's luck
@@ -219,19 +216,3 @@ def ranking_report(
         "readouts": measures,
         "n_labels_unused": len(labels) - len(joined),
     }
-
-
-def scores_report(scores: Scores, labels: Sequence[Label], *, seed: int) -> dict[str, Any]:
-    """Compare all readouts of one ranking run with the truth; see `ranking_report`.
-
-    The run's own choice of score goes under the name of the readout it equals ("excess"), so that
-    nothing is measured twice; under "score" where it is the only one or equals none.
-    """
-    readouts = dict(scores.readouts())
-    values = readouts.pop("score")
-    primary = next(
-        (name for name, other in readouts.items() if np.array_equal(other, values, equal_nan=True)),
-        "score",
-    )
-    readouts.setdefault(primary, values)
-    return ranking_report(scores, readouts, labels, primary=primary, seed=seed)

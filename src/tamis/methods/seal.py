@@ -42,6 +42,7 @@ from tamis.methods.base import Method, RankingInputs, Scores
 from tamis.models.bilevel import ADAM_BETAS, BilevelRun, TwoStreams
 from tamis.models.checkpoint import optimizer_tensors, restore_optimizer
 from tamis.models.lora import LoraSettings
+from tamis.rng import scoped_torch_seed
 
 Activation = Literal["softmax", "sigmoid"]
 
@@ -267,7 +268,10 @@ class SEAL(Method):
         progress = inputs.progress("training")
         for step in range(done, n_steps):
             epoch, places = streams.places(step)
-            figures = seal_step(run, selector, streams.safe_rows(step), places, self.penalty(epoch))
+            with scoped_torch_seed(inputs.seed, "dropout", step):
+                figures = seal_step(
+                    run, selector, streams.safe_rows(step), places, self.penalty(epoch)
+                )
             selector.visits[places] += 1
             selector.last_visit[places] = step
             if (step + 1) % self.checkpoint_every_steps == 0 or step + 1 == n_steps:

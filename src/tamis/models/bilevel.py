@@ -61,8 +61,8 @@ class AdapterTrainer:
         learning_rate: float, max_gradient_norm: float,
     ) -> None:  # fmt: skip
         self.model = attach_adapters(model, names, settings, seed=seed)
-        # Dropout is the only part of a decoder that train mode changes, and only adapters train.
-        self.model.train(settings.dropout > 0)
+        self.model.eval()
+        self.dropout = settings.dropout > 0
         self.parameters = {name: adapter_parameters(self.model, name) for name in names}
         self.max_gradient_norm = max_gradient_norm
         self.optimizers = {
@@ -86,6 +86,8 @@ class AdapterTrainer:
             ConfigError: A loss is not finite: the step would spoil the model.
         """
         use_adapter(self.model, name)
+        # Dropout is the only part of a decoder that train mode changes; losses are read without.
+        self.model.train(self.dropout)
         optimizer = self.optimizers[name]
         optimizer.zero_grad(set_to_none=True)
         losses = [forward.accumulate(rows, weights) for forward, rows, weights in parts]
@@ -99,6 +101,7 @@ class AdapterTrainer:
                 )
         torch.nn.utils.clip_grad_norm_(self.parameters[name].values(), self.max_gradient_norm)
         optimizer.step()
+        self.model.eval()
         return losses
 
     def activate(self, name: str) -> None:

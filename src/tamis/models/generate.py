@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import torch
 
@@ -18,6 +19,7 @@ def generate(
     temperature: float = 0.0,
     seed: int = 0,
     batch_size: int = 16,
+    stops: Collection[int] = (),
     on_batch: Callable[[list[int], list[list[int]]], None] | None = None,
 ) -> list[list[int]]:
     """Continue each prompt.
@@ -29,6 +31,7 @@ def generate(
         temperature: 0 is greedy; above 0 samples, seeded per batch.
         seed: Seed of the sampling.
         batch_size: Prompts run at once; prompts of similar length are run together.
+        stops: Tokens that end an answer besides the model's own end tokens.
         on_batch: Called after each batch with the prompts' positions and their continuations.
 
     Returns:
@@ -36,11 +39,11 @@ def generate(
     """
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     answers: list[list[int]] = [[] for _ in prompts]
-    stops = end_token_ids(lm)
+    ends = end_token_ids(lm) | set(stops)
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         new = _generate_batch(
-            lm, [prompts[i] for i in chosen], max_new_tokens, temperature, stops, (seed, start)
+            lm, [prompts[i] for i in chosen], max_new_tokens, temperature, ends, (seed, start)
         )
         for i, tokens in zip(chosen, new, strict=True):
             answers[i] = tokens
@@ -68,9 +71,9 @@ def _generate_batch(
     for row, prompt in enumerate(prompts):
         ids[row, width - len(prompt) :] = torch.tensor(list(prompt))
         mask[row, width - len(prompt) :] = 1
-    sampling = {"do_sample": True, "temperature": temperature} if temperature > 0 else {
-        "do_sample": False, "temperature": None, "top_p": None, "top_k": None,
-    }  # fmt: skip
+    neutral: dict[str, Any] = {"temperature": None, "top_p": None, "top_k": None}
+    if temperature > 0:
+        neutral = {"temperature": temperature, "top_p": 1.0, "top_k": 0}
     with scoped_torch_seed(seed[0], "generate", seed[1]):
         output = lm.model.generate(
             input_ids=ids.to(lm.device),
@@ -78,7 +81,9 @@ def _generate_batch(
             max_new_tokens=max_new_tokens,
             eos_token_id=sorted(stops) or None,
             pad_token_id=pad,
-            **sampling,
+            repetition_penalty=1.0,  # some models set one; it would change what is measured
+            do_sample=temperature > 0,
+            **neutral,
         )
     return [_before_end(row.tolist(), stops) for row in output[:, width:].cpu()]
 

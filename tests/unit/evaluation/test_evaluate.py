@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -98,7 +99,9 @@ def test_files_are_written_line_by_prompt(evaluation: Evaluation, tmp_path: Path
     assert json.loads((tmp_path / "metrics.json").read_text()) == evaluation.metrics
     lines = [json.loads(s) for s in (tmp_path / "generations.jsonl").read_text().split("\n") if s]
     assert [line["id"] for line in lines] == [g.id for g in evaluation.generations]
-    assert set(lines[0]) == {"id", "set", "prompt", "response", "n_tokens", "verdict"}
+    assert set(lines[0]) == {
+        "id", "set", "prompt", "response", "n_tokens", "n_cut_prompt_tokens", "verdict",
+    }  # fmt: skip
     likelihoods = (tmp_path / "likelihoods.jsonl").read_text().count("\n")
     assert likelihoods == len(HARMFUL) + len(HELPFUL)
 
@@ -238,10 +241,10 @@ def test_the_templates_end_of_turn_is_found(make_lm: MakeLm) -> None:
     """ChatML ends a turn with <|im_end|>, whatever the tokenizer's own end token is."""
     from tamis.data.renderer import Renderer
 
-    lm = make_lm()
-    lm.tokenizer.eos_token = "<|endoftext|>"
-    wanted = lm.tokenizer.convert_tokens_to_ids("<|im_end|>")
-    assert end_of_turn_id(Renderer(lm.tokenizer, RENDER), lm.tokenizer) == wanted
+    tokenizer = copy.deepcopy(make_lm().tokenizer)
+    tokenizer.eos_token = "<|endoftext|>"
+    wanted = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert end_of_turn_id(Renderer(tokenizer, RENDER), tokenizer) == wanted
 
 
 def test_progress_counts_prompts(make_lm: MakeLm) -> None:

@@ -18,11 +18,9 @@ from tamis.evaluation.ranking import (
     average_precision,
     detection_measures,
     ranking_report,
-    scores_report,
     slice_masks,
     tpr_at_fpr,
 )
-from tamis.methods.base import Scores
 from tamis.rng import numpy_generator
 
 Counts = NDArray[np.int64]
@@ -238,35 +236,3 @@ def test_report_refuses_rows_without_label() -> None:
     rows = Rows(["x-0", "y-0"], [None, None])
     with pytest.raises(MismatchError, match="1 of 2 scored rows have no label: y-0"):
         ranking_report(rows, {"loss": np.zeros(2)}, [Label("x-0", True)], primary="loss", seed=0)
-
-
-def scores_of(columns: dict[str, list[float]]) -> Scores:
-    """Make scores of three rows whose own choice is 3, 1, 2."""
-    return Scores(
-        method="seal",
-        ids=["a", "b", "c"],
-        source_ids=[None, None, None],
-        values=np.array([3.0, 1.0, 2.0]),
-        outcome=["ok"] * 3,
-        n_trained_tokens=None,
-        columns={name: np.array(values) for name, values in columns.items()},
-    )
-
-
-@pytest.mark.parametrize(
-    ("columns", "primary", "readouts"),
-    [
-        ({"score_excess": [3.0, 1.0, 2.0], "score_selector": [1.0, 2.0, 3.0]}, "excess",
-         {"excess", "selector"}),
-        ({"loss_base": [1.0, 1.0, 1.0]}, "score", {"score"}),
-    ],
-)  # fmt: skip
-def test_a_runs_score_goes_by_the_name_of_the_readout_it_equals(
-    columns: dict[str, list[float]], primary: str, readouts: set[str]
-) -> None:
-    """Nothing is measured under two names; a run of one score calls it "score"."""
-    labels = [Label("a", False), Label("b", True), Label("c", False)]
-    report = scores_report(scores_of(columns), labels, seed=0)
-    assert report["primary"] == primary
-    assert set(report["readouts"]) == readouts
-    assert report["auroc"]["value"] == 1.0

@@ -87,6 +87,20 @@ def test_sampling_repeats_with_its_seed(tiny_lm: LanguageModel) -> None:
     assert sampled(0) != sampled(1)
 
 
+@pytest.mark.xfail(reason="transformers keeps the 50 best tokens unless told otherwise")
+def test_sampling_draws_from_all_tokens(tiny_lm: LanguageModel) -> None:
+    """At temperature 50 all 366 tokens are about equally likely: 200 draws reach past the 50th.
+
+    The chance that none does is (50 / 366)^200.
+    """
+    prompt = PROMPTS[2]
+    with torch.no_grad():
+        logits = tiny_lm.model(input_ids=torch.tensor([prompt])).logits[0, -1]
+    best = set(logits.topk(50).indices.tolist())
+    drawn = generate(tiny_lm, [prompt] * 200, max_new_tokens=1, temperature=50.0, batch_size=200)
+    assert not {token for answer in drawn for token in answer} <= best
+
+
 def test_a_low_temperature_is_almost_greedy(tiny_lm: LanguageModel) -> None:
     """At 1e-4 the best token has all the probability."""
     found = generate(tiny_lm, PROMPTS, max_new_tokens=N_NEW, temperature=1e-4)

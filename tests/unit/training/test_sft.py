@@ -18,8 +18,8 @@ from tamis.data.example import Examples
 from tamis.data.load import load_examples
 from tamis.data.template import RenderConfig, render
 from tamis.errors import ConfigError, NoTrainedTokensError
-from tamis.models.load import LanguageModel, weights_fingerprint
 from tamis.models.config import LoraSettings
+from tamis.models.load import LanguageModel, weights_fingerprint
 from tamis.models.lora import attach_adapters, detach_adapters
 from tamis.models.loss import row_losses
 from tamis.training.config import FinetuneConfig
