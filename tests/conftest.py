@@ -12,6 +12,7 @@ import pytest
 if TYPE_CHECKING:
     from tamis.models.load import LanguageModel
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # huggingface_hub reads it when first imported
 _DEFAULT_TEST_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 _skipped_for_data: list[str] = []
 
@@ -66,4 +67,3 @@ def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)  # type: ignore[arg-type]
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -345,15 +345,7 @@ def test_a_killed_run_ends_with_the_same_bits(
     assert_same(resumed, baseline(case))
 
 
-LEFT_BEHIND = pytest.mark.xfail(
-    raises=AssertionError, reason="stopped while the trunk is built, the adapters stay attached"
-)
-
-
-@pytest.mark.parametrize(
-    "case",
-    [pytest.param(c, marks=LEFT_BEHIND) if c == "seal" else c for c in sorted(CASES)],
-)
+@pytest.mark.parametrize("case", sorted(CASES))
 def test_a_stopped_run_leaves_the_model_as_it_was(case: str) -> None:
     """Stopped at the first report of each stage: no adapter and no changed layer stays behind."""
     lm = toy.tiny_lm()

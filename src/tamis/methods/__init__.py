@@ -70,7 +70,8 @@ def settings_error(what: str, error: Any) -> ConfigError:
     lines = []
     for fault in error.errors():
         key = ".".join(str(part) for part in fault["loc"]) or "settings"
-        given = "" if fault["type"] == "missing" else f" (given: {fault['input']!r})"
+        whole = fault["type"] == "missing" or not fault["loc"]  # the input is all settings then
+        given = "" if whole else f" (given: {fault['input']!r})"
         reason = "unknown option" if fault["type"] == "extra_forbidden" else fault["msg"]
         lines.append(f"{what}.{key}: {reason}{given}")
     return ConfigError("; ".join(lines) + ".")

@@ -208,10 +208,14 @@ class SEAL(Method):
                 "readout=excess needs the lower-level model of algorithm=full; memory_efficient "
                 "has selector, safe_loss and safe_gain"
             )
-        if self.penalty_strength is not None and {"penalty_start", "penalty_step"} & (
-            self.model_fields_set - set(self.presets.get(self.preset or "", {}))
-        ):
-            raise ValueError("give penalty_strength, or penalty_start and penalty_step, not both")
+        preset = self.presets.get(self.preset or "", {})
+        own = [
+            name
+            for name in ("penalty_start", "penalty_step")
+            if getattr(self, name) not in (preset.get(name), type(self).model_fields[name].default)
+        ]
+        if self.penalty_strength is not None and own:
+            raise ValueError(f"give penalty_strength or {' and '.join(own)}, not both")
         if self.selector_optimizer == "mirror" and self.selector_learning_rate > 1:
             raise ValueError("selector_learning_rate is a share in (0, 1] for the mirror step")
         if self.lora.layers is not None:

@@ -147,6 +147,7 @@ class TwoStreams:
         self.batch_size = batch_size
         self.safe_batch_size = min(safe_batch_size, len(safe.order))
         self.seed = seed
+        self._safe_orders: dict[int, np.ndarray[Any, np.dtype[np.int64]]] = {}
         self.steps_per_epoch = math.ceil(len(finetuning.order) / batch_size)
 
     def places(self, step: int) -> tuple[int, Tensor]:
@@ -157,12 +158,19 @@ class TwoStreams:
         return epoch, torch.from_numpy(order[start : start + self.batch_size])
 
     def safe_rows(self, step: int) -> list[int]:
-        """Return a step's safe rows; all different, though they may span two cycles."""
+        """Return a step's safe rows; a batch that spans two cycles may hold a row twice."""
         n, size = len(self.safe.order), self.safe_batch_size
-        per_cycle = n // size  # a cycle's few left-over rows come first or last in another cycle
-        cycle, within = divmod(step, per_cycle)
-        order = visiting_order(n, self.seed, "safe_set", cycle)
-        return [int(self.safe.order[i]) for i in order[within * size : (within + 1) * size]]
+        chosen: list[int] = []
+        for position in range(step * size, (step + 1) * size):
+            cycle, within = divmod(position, n)
+            chosen.append(int(self.safe.order[self._safe_order(cycle)[within]]))
+        return chosen
+
+    def _safe_order(self, cycle: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        if cycle not in self._safe_orders:
+            order = visiting_order(len(self.safe.order), self.seed, "safe_set", cycle)
+            self._safe_orders = {**dict(list(self._safe_orders.items())[-1:]), cycle: order}
+        return self._safe_orders[cycle]
 
 
 class BilevelRun:
@@ -223,8 +231,12 @@ class BilevelRun:
             for name, found in (("finetuning_set", rows), ("safe_set", safe_rows))
         )  # fmt: skip
         self.notes += [self.finetuning.note] if self.finetuning.note else []
-        self.finetuning.build(progress("trunk: finetuning_set"))
-        self.safe.build(progress("trunk: safe_set"))
+        try:
+            self.finetuning.build(progress("trunk: finetuning_set"))
+            self.safe.build(progress("trunk: safe_set"))
+        except BaseException:
+            self.close()
+            raise
 
     def losses_under(self, adapter: str, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Losses of every fine-tuning row under one adapter, kept on disk as `name`.

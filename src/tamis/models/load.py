@@ -8,6 +8,7 @@ same model from the hub.
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -213,7 +214,7 @@ def weights_fingerprint(model: Any) -> str:
     digest = hashlib.sha256(type(model).__name__.encode())
     for name, tensor in sorted(model.state_dict().items()):
         flat = tensor.detach().reshape(-1)
-        step = max(1, flat.numel() // FINGERPRINT_SAMPLES)
+        step = max(1, math.ceil(flat.numel() / FINGERPRINT_SAMPLES))
         # bfloat16 first: the same checkpoint loaded as float32 keeps its fingerprint.
         sample = flat[::step][:FINGERPRINT_SAMPLES].to("cpu", torch.bfloat16)
         digest.update(f"{name}{tuple(tensor.shape)}".encode())

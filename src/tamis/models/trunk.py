@@ -209,9 +209,12 @@ class RowForward:
 
     def micro_batches(self, indices: Sequence[int]) -> list[list[int]]:
         """Split rows into groups of similar length within the token budget."""
-        chosen = np.asarray(indices, dtype=np.int64)
-        groups = token_budget_batches(self.lengths[chosen], self.max_batch_tokens)
-        return [[int(chosen[i]) for i in group] for group in groups]
+        return [[indices[i] for i in places] for places in self._places(indices)]
+
+    def _places(self, indices: Sequence[int]) -> list[list[int]]:
+        """Group positions in `indices` likewise; a row may occur twice."""
+        lengths = self.lengths[np.asarray(indices, dtype=np.int64)]
+        return token_budget_batches(lengths, self.max_batch_tokens)
 
     def losses(self, indices: Sequence[int]) -> Tensor:
         """Mean loss of each row, in nats per trained token, differentiable (float32, B)."""
@@ -227,19 +230,17 @@ class RowForward:
         read, which saves its backward pass.
 
         Args:
-            indices: B distinct rows.
+            indices: B usable rows.
             coefficients: Weight of each row's loss (float32, B).
 
         Returns:
             The losses before any step (float32, B, on the CPU), in the order of `indices`.
         """
-        position = {index: place for place, index in enumerate(indices)}
         result = torch.empty(len(indices))
         trained = bool(coefficients.any())
-        for group in self.micro_batches(indices):
-            places = torch.tensor([position[i] for i in group])
+        for places in self._places(indices):
             with torch.set_grad_enabled(trained):
-                losses = self.losses(group)
+                losses = self.losses([indices[i] for i in places])
                 if trained:
                     (coefficients[places].to(losses.device) * losses).sum().backward()  # type: ignore[no-untyped-call]
             result[places] = losses.detach().float().cpu()
@@ -253,16 +254,16 @@ class RowForward:
         """Mean loss of usable rows without gradients (float64), in the order of `indices`.
 
         Args:
-            indices: Distinct usable rows.
+            indices: Usable rows.
             progress: Called after each micro-batch.
             done: Rows finished before this call, for the progress.
             total: Rows to be finished in all; None is this call's.
         """
-        position = {index: place for place, index in enumerate(indices)}
         values = np.empty(len(indices))
-        for group in self.micro_batches(indices):
-            values[[position[i] for i in group]] = self.losses(group).double().cpu().numpy()
-            done += len(group)
+        for places in self._places(indices):
+            losses = self.losses([indices[i] for i in places])
+            values[places] = losses.double().cpu().numpy()
+            done += len(places)
             if progress:
                 progress(done, total or len(indices), {})
         return values

@@ -102,9 +102,9 @@ def test_both_streams_have_unrelated_orders() -> None:
 
 
 @pytest.mark.parametrize("step", range(8))
-def test_a_steps_safe_rows_are_all_different(step: int) -> None:
-    """Also where batches do not divide the set."""
-    found = streams(n_safe=7, safe_batch_size=3).safe_rows(step)
+def test_safe_rows_within_one_cycle_are_all_different(step: int) -> None:
+    """A row comes again only in the next cycle."""
+    found = streams(n_safe=6, safe_batch_size=3).safe_rows(step)
     assert len(found) == len(set(found)) == 3
 
 
@@ -121,7 +121,6 @@ def test_safe_rows_are_used_evenly(n_safe: int, size: int) -> None:
     assert safe_uses(n_safe, size, 5 * n_safe // size) == [5] * n_safe
 
 
-@pytest.mark.xfail(reason="a cycle's left-over rows are skipped, not carried into the next batch")
 def test_safe_rows_are_used_evenly_in_batches_that_do_not_divide() -> None:
     """F6: 15 safe rows in batches of 8, used 8 times each after 15 steps, give or take one."""
     uses = safe_uses(15, 8, 15)
@@ -250,14 +249,17 @@ def test_a_restored_trainer_goes_on_bit_for_bit() -> None:
     assert all(torch.equal(value, expected[key]) for key, value in second.tensors().items())
 
 
-@pytest.mark.parametrize(("dropout", "training"), [(0.0, False), (0.3, True)])
-def test_train_mode_is_only_for_dropout(dropout: float, training: bool) -> None:
-    """Nothing else in a decoder depends on it."""
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_losses_are_read_without_dropout(dropout: float) -> None:
+    """Train mode lasts for a step: before and after it the model is in eval mode."""
     trainer = AdapterTrainer(
         toy.llama(), ["upper"], LoraSettings(rank=2, dropout=dropout), seed=0, learning_rate=1e-2,
         max_gradient_norm=1.0,
     )  # fmt: skip
-    assert trainer.model.training == training
+    assert not trainer.model.training
+    forward, rows, weights = part(trainer)
+    trainer.descend("upper", [(forward, rows, weights)])
+    assert not trainer.model.training
 
 
 # A whole run
