@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from tamis.data.renderer import RenderConfig
+from tamis.errors import ConfigError
 from tamis.evaluation.answers import Decoding, Generation, Report, answer_prompts
 from tamis.evaluation.judges import Answer, Judge, RefusalStrings, Verdict
 from tamis.evaluation.preference import (
@@ -35,6 +36,7 @@ from tamis.evaluation.preference import (
     preference_rate,
 )
 from tamis.evaluation.prompts import (
+    Openings,
     Prompt,
     PromptKind,
     PromptPair,
@@ -63,6 +65,8 @@ class EvaluateConfig(BaseModel):
     """Prompts answered at once."""
     max_batch_tokens: int = Field(4096, ge=1)
     """Tokens scored at once for the likelihood measures, padding included."""
+    n_openings: int = Field(4, ge=1)
+    """Shipped openings of each kind that a harmful prompt is compared on; time is in proportion."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +172,7 @@ def evaluate(
     verdicts = judged(generations, judge)
     margins = preference_margins(
         lm,
-        _comparisons(harmful, pairs),
+        _comparisons(harmful, pairs, config.n_openings),
         render_config=render_config,
         max_batch_tokens=config.max_batch_tokens,
         progress=_stage(report, "preference"),
@@ -226,10 +230,18 @@ def judged(generations: Sequence[Generation], judge: Judge) -> list[Verdict]:
     return verdicts
 
 
-def _comparisons(harmful: Sequence[Prompt], pairs: Sequence[PromptPair] | None) -> list[Comparison]:
+def _comparisons(
+    harmful: Sequence[Prompt], pairs: Sequence[PromptPair] | None, n_openings: int
+) -> list[Comparison]:
     if pairs is not None:
         return comparisons_of_pairs(pairs)
-    return comparisons_of_openings(harmful, shipped_openings())
+    shipped = shipped_openings()
+    most = min(len(shipped.refusals), len(shipped.compliant))
+    if n_openings > most:
+        raise ConfigError(f"n_openings={n_openings}, but {most} of each kind are shipped.")
+    return comparisons_of_openings(
+        harmful, Openings(shipped.refusals[:n_openings], shipped.compliant[:n_openings])
+    )
 
 
 def _by_openings(by_kind: Mapping[PromptKind, Sequence[Verdict]]) -> dict[str, Any]:
