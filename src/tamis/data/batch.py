@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -83,26 +82,3 @@ def visiting_order(n: int, seed: int, stream: str, epoch: int) -> npt.NDArray[np
         A permutation of 0..n-1.
     """
     return rng.numpy_generator(seed, "order", stream, epoch).permutation(n)
-
-
-def cycle(n: int, seed: int, stream: str) -> Iterator[int]:
-    """Visit n rows again and again, in a new order each pass; never ends.
-
-    Args:
-        n: Rows, at least 1.
-        seed: The user's seed.
-        stream: Which set is visited.
-
-    Yields:
-        Positions; any n that start at a multiple of n are all different.
-
-    Raises:
-        ConfigError: There are no rows.
-    """
-    if n < 1:
-        raise ConfigError(f"cannot cycle through the {stream} rows: there are none.")
-    return (
-        int(position)
-        for epoch in itertools.count()
-        for position in visiting_order(n, seed, stream, epoch)
-    )

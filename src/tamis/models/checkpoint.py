@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +75,3 @@ def restore_parameters(
 def named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Prefix names, the inverse of what `restore_parameters` reads."""
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
-
-
-def finite(values: Iterable[Tensor]) -> bool:
-    """Whether every value of every tensor is finite."""
-    return all(bool(torch.isfinite(value).all()) for value in values)

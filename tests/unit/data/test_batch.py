@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 
-from tamis.data.batch import cycle, pad_batch, token_budget_batches, visiting_order
+from tamis.data.batch import pad_batch, token_budget_batches, visiting_order
 from tamis.data.rendered import RenderedRow
 from tamis.errors import ConfigError
 
@@ -62,16 +60,3 @@ def test_orders_depend_on_seed_stream_and_epoch_alone() -> None:
     orders = [tuple(visiting_order(50, *request).tolist()) for request in requests]
     assert len(set(orders)) == 4
     assert orders[0] == tuple(visiting_order(50, *requests[0]).tolist())
-
-
-def test_a_cycle_is_pass_after_pass() -> None:
-    """Each n steps are the visiting order of the next epoch."""
-    stream = cycle(5, 7, "safe")
-    for epoch in range(3):
-        assert list(itertools.islice(stream, 5)) == visiting_order(5, 7, "safe", epoch).tolist()
-
-
-def test_there_is_no_cycle_of_nothing() -> None:
-    """An empty set is refused at once, not by hanging."""
-    with pytest.raises(ConfigError, match="safe rows: there are none"):
-        cycle(0, 0, "safe")

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from tamis.errors import MismatchError
 from tamis.models.checkpoint import (
-    finite,
     named,
     optimizer_tensors,
     read_checkpoint,
@@ -154,9 +153,3 @@ def test_optimizers_are_told_apart_by_their_prefix() -> None:
     _, restored = fresh()
     restore_optimizer(restored, "adam", state)
     assert restored.state_dict()["state"][0]["step"].item() == 1
-
-
-@pytest.mark.parametrize(("value", "expected"), [(1.0, True), (float("nan"), False)])
-def test_finite_looks_at_every_value(value: float, expected: bool) -> None:
-    """One bad value in the last tensor is enough."""
-    assert finite([torch.ones(3), torch.tensor([1.0, value])]) == expected
