@@ -28,10 +28,10 @@ check: setup
 	$(BIN)/lint-imports
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadscope
 
 test-fast: setup
-	$(BIN)/python -m pytest -m "not slow and not peer" -n 2
+	$(BIN)/python -m pytest -m "not slow and not peer" -n auto --dist loadscope
 
 demo: setup
 	$(BIN)/tamis demo --out runs/demo

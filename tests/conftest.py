@@ -12,6 +12,7 @@ import pytest
 if TYPE_CHECKING:
     from tamis.models.load import LanguageModel
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models; several processes share the cores
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # huggingface_hub reads it when first imported
 _DEFAULT_TEST_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 _skipped_for_data: list[str] = []
