@@ -165,17 +165,20 @@ def plain_seal(config: SEAL) -> dict[str, dict[str, float]]:
     lower = PlainAdapter(first_factors(int(config.trunk_cut)))
     base = upper.losses(data)
     selector, safe_batches = PlainSelector(len(data), config), 0
+    safe_stream: list[int] = []
     for epoch in range(config.epochs):
         g = min(config.penalty_start + epoch * config.penalty_step, config.penalty_max)
         order = visiting_order(len(data), SEED, "finetuning_set", epoch).tolist()
         for start in range(0, len(data), config.batch_size):
             batch = order[start : start + config.batch_size]
-            cycle, within = divmod(safe_batches, len(safe) // config.safe_batch_size)
-            first = within * config.safe_batch_size
-            safe_order = visiting_order(len(safe), SEED, "safe_set", cycle).tolist()
-            safe_batch = safe_order[first : first + config.safe_batch_size]
+            # The safe rows in one endless row of cycles, two at a time.
+            while len(safe_stream) < (safe_batches + 1) * config.safe_batch_size:
+                cycle = len(safe_stream) // len(safe)
+                safe_stream += visiting_order(len(safe), SEED, "safe_set", cycle).tolist()
+            first = safe_batches * config.safe_batch_size
+            safe_batch = safe_stream[first : first + config.safe_batch_size]
             safe_batches += 1
-            weights = [selector.weight(j) for j in batch]
+
             safe_losses = [upper.loss(safe[i].input_ids, safe[i].labels) for i in safe_batch]
             losses = [upper.loss(data[j].input_ids, data[j].labels) for j in batch]
             weighted = sum(w * s for w, s in zip(weights, losses, strict=True)) / len(batch)
