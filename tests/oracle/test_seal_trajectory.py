@@ -178,7 +178,7 @@ def plain_seal(config: SEAL) -> dict[str, dict[str, float]]:
             first = safe_batches * config.safe_batch_size
             safe_batch = safe_stream[first : first + config.safe_batch_size]
             safe_batches += 1
-
+            weights = [selector.weight(j) for j in batch]
             safe_losses = [upper.loss(safe[i].input_ids, safe[i].labels) for i in safe_batch]
             losses = [upper.loss(data[j].input_ids, data[j].labels) for j in batch]
             weighted = sum(w * s for w, s in zip(weights, losses, strict=True)) / len(batch)
