@@ -79,9 +79,9 @@ def demo_config(out: Path, sets: Sequence[str] = ()) -> RunConfig:
         "labels": str(folder / "labels.jsonl"),
         "out": str(out),
         "method": {"name": "seal", "preset": "small"},
-        "render": {"max_prompt_tokens": 128, "max_response_tokens": 128},
+        "render": {"max_prompt_tokens": 96, "max_response_tokens": 96},
         "select": {"ratio": 0.8},
-        "finetune": {"max_steps": 25},
-        "evaluate": {"max_new_tokens": 32},
+        "finetune": {"max_steps": 12},
+        "evaluate": {"max_new_tokens": 24, "n_openings": 2},
     }
     return read_settings(RunConfig, None, sets, values)
