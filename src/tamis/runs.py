@@ -47,6 +47,16 @@ def write_json(path: Path, value: Any) -> None:
     write_text_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def json_line(value: Any) -> str:
+    """Return one line of JSON in UTF-8; text that UTF-8 cannot hold is escaped, not refused."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = json.dumps(value)
+    return text + "\n"
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; it replaces `path` if the block succeeds."""
@@ -181,13 +191,27 @@ class Stage:
         self, kind: type[BaseException] | None, error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
-        """Release the folder."""
-        self._lock.release()
+        """Release the folder; a failure that left nothing to go on from leaves no request."""
+        try:
+            work = self.folder / "work"
+            if error is not None and not (work.exists() and any(work.iterdir())):
+                if work.exists():
+                    work.rmdir()
+                rest = {p.name for p in self.folder.iterdir()} - {_LOCK, _CONFIG}
+                if all(name.startswith("quarantine") for name in rest):
+                    (self.folder / _CONFIG).unlink(missing_ok=True)
+                    for name in rest:
+                        (self.folder / name).unlink()
+        finally:
+            self._lock.release()
 
     def _check_request(self) -> None:
         config_path = self.folder / _CONFIG
         if config_path.exists():
-            earlier = yaml.safe_load(config_path.read_text(encoding="utf-8"))
+            try:
+                earlier = yaml.safe_load(config_path.read_text(encoding="utf-8"))
+            except (yaml.YAMLError, UnicodeDecodeError):
+                earlier = None
             if _identity(earlier) == _identity(self.request):
                 return
             if not self._overwrite:
@@ -195,13 +219,24 @@ class Stage:
                     f"{self.folder} holds another run ({_differences(earlier, self.request)}). "
                     "Give another --out, or --overwrite to replace it."
                 )
-        elif any(p.name != _LOCK for p in self.folder.iterdir()):
+            self._refuse_own_inputs()
+        elif any(not p.name.startswith((_LOCK, f".{_CONFIG}.")) for p in self.folder.iterdir()):
             # Never delete what tamis did not write, whatever the flags.
             raise MismatchError(
                 f"{self.folder} is not empty and was not written by tamis. Give another --out."
             )
         self._clear()
         write_text_atomic(config_path, yaml.safe_dump(self.request, sort_keys=False))
+
+    def _refuse_own_inputs(self) -> None:
+        folder = self.folder.resolve()
+        for role, entry in self.request["inputs"].items():
+            path = Path(entry["path"]).resolve()
+            if path == folder or folder in path.parents:
+                raise ConfigError(
+                    f"--overwrite would delete {path}, which this run reads as {role}. Give "
+                    "another --out."
+                )
 
     def _clear(self) -> None:
         for path in self.folder.iterdir():
@@ -255,8 +290,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{folder} holds no finished tamis stage ({_MANIFEST} is missing). Run the stage to "
             "its end first, or name its folder."
         )
-    manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return manifest
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path} is damaged ({error}). Run the stage again elsewhere.") from error
+    return dict(manifest)
 
 
 def _now() -> str:

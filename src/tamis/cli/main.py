@@ -48,6 +48,9 @@ def main() -> None:
         stderr.print(f"error: {error}", style="bold red", markup=False, highlight=False,
                      soft_wrap=True)  # fmt: skip
         sys.exit(2)
+    except OSError as error:  # a folder that cannot be written, a full disk
+        stderr.print(f"error: {error}", style="bold red", markup=False, soft_wrap=True)
+        sys.exit(2)
     except KeyboardInterrupt:
         stderr.print("stopped; the same command goes on from here", style="yellow")
         sys.exit(130)
@@ -126,6 +129,7 @@ def select(
 
     given = _given(select__ratio=ratio, select__count=count, select__threshold=threshold,
                    select__unscored=unscored, data__on_bad_row=on_bad_row)  # fmt: skip
+    given.setdefault("select", {})  # so that a missing rule is refused by its names
     settings = read_settings(SelectSettings, config, sets or [], given)
     with _common(out, seed, None, None, overwrite) as common:
         manifest = run_select(

@@ -11,6 +11,7 @@ from tamis.cli.stages import (
     Common,
     data_facts,
     load_set,
+    model_inputs,
     stage_config,
     stage_inputs,
     stage_model,
@@ -23,7 +24,7 @@ def run_finetune(
 ) -> dict[str, Any]:
     """`tamis finetune`: adapter/, manifest.json."""
     config = stage_config(common, settings)
-    inputs = stage_inputs(data=data, rows=rows)
+    inputs = stage_inputs(data=data, rows=rows, **model_inputs(settings.model, settings.render))
     with Stage(
         common.out, "finetune", config, inputs, seed=common.seed, overwrite=common.overwrite
     ) as stage:
@@ -61,7 +62,11 @@ def run_evaluate(
     )
 
     config = stage_config(common, settings)
-    inputs = stage_inputs(**prompts.model_dump(), adapter=adapter)
+    if adapter is not None and (adapter / "adapter").is_dir():
+        adapter = adapter / "adapter"  # the stage's folder was given
+    inputs = stage_inputs(
+        **prompts.model_dump(), adapter=adapter, **model_inputs(settings.model, settings.render)
+    )
     with Stage(
         common.out, "evaluate", config, inputs, seed=common.seed, overwrite=common.overwrite
     ) as stage:

@@ -20,12 +20,13 @@ from tamis.cli.config import (
 from tamis.cli.progress import ProgressReport
 from tamis.data.example import Examples
 from tamis.data.load import DataConfig, load_examples
+from tamis.data.renderer import RenderConfig
 from tamis.data.row_lists import read_row_list
 from tamis.errors import ConfigError
 from tamis.evaluation.labels import join_labels, read_labels
 from tamis.methods import build_method
 from tamis.models.config import ModelConfig
-from tamis.runs import Stage, atomic_path, file_sha256, write_json
+from tamis.runs import Stage, atomic_path, file_sha256, json_line, write_json
 
 N_ENDS = 20  # rows of each end of the ranking that a report shows
 
@@ -57,6 +58,15 @@ def stage_inputs(**paths: str | Path | None) -> dict[str, Any]:
     return {role: entry for role, path in paths.items() if (entry := described(path))}
 
 
+def model_inputs(model: ModelConfig, render: RenderConfig) -> dict[str, str | None]:
+    """Name the local files that decide what a model does to a row: weights and template."""
+    template = render.chat_template
+    return {
+        "model": model.name if model.name and Path(model.name).exists() else None,
+        "chat_template": template if template and Path(template).is_file() else None,
+    }
+
+
 def stage_config(common: Common, settings: Any, **resolved: Any) -> dict[str, Any]:
     """Return the settings that are part of a stage's request."""
     values = {**settings.model_dump(mode="json"), **resolved}
@@ -84,7 +94,10 @@ def run_rank(
     if "safe_set" in requires and safe_set is None:
         raise ConfigError(f"method {settings.method.name!r} needs safe_set: give --safe-set.")
     config = stage_config(common, settings, method=settings.method.resolved())
-    inputs = stage_inputs(data=data, safe_set=safe_set, labels=labels, rows=rows)
+    inputs = stage_inputs(
+        data=data, safe_set=safe_set, labels=labels, rows=rows,
+        **(model_inputs(settings.model, settings.render) if "model" in requires else {}),
+    )  # fmt: skip
     with Stage(
         common.out, "rank", config, inputs, seed=common.seed, overwrite=common.overwrite
     ) as stage:
@@ -180,7 +193,7 @@ def _write_ends(folder: Path, scores: Any, examples: Examples, labelled: Any) ->
 def _write_jsonl(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
         for line in lines:
-            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+            stream.write(json_line(line))
 
 
 def run_select(
@@ -243,7 +256,7 @@ def _write_selection(folder: Path, examples: Examples, scores: Any, selection: A
             score = None if np.isnan(scores.values[i]) else float(scores.values[i])
             line = {"id": example.id, "source_id": example.source_id, "score": score,
                     "reason": selection.reasons[i], "row": json.loads(example.raw)}  # fmt: skip
-            dropped.write(json.dumps(line, ensure_ascii=False) + "\n")
+            dropped.write(json_line(line))
     table = pa.table({
         "id": pa.array(scores.ids, pa.string()),
         "source_id": pa.array(scores.source_ids, pa.string()),

@@ -51,7 +51,7 @@ def build_method(name: str, options: Mapping[str, Any] | None = None) -> Any:
         presets = getattr(cls, "presets", {})
         if preset not in presets:
             raise unknown_name(f"preset of {name}", str(preset), presets)
-        values = {**presets[preset], **values, "preset": preset}
+        values = {**presets[preset], **values, "preset": preset}  # also for outside classes
     if issubclass(cls, BaseModel):
         if preset is not None and "preset" not in cls.model_fields:
             values.pop("preset")

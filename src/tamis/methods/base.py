@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from tamis.data.example import Examples
 from tamis.data.template import RenderConfig, RenderedRows, render
@@ -184,7 +184,10 @@ class Scores:
         if missing:
             raise DataError(f"{file} has no column {sorted(missing)}: it is no scores.parquet.")
         n = table.num_rows
-        values = table["score"].to_numpy().astype(np.float64)
+        try:
+            values = table["score"].to_numpy().astype(np.float64)
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{file}: column 'score' holds no numbers ({error}).") from error
 
         def column(name: str, default: Any) -> list[Any]:
             return table[name].to_pylist() if name in table.column_names else [default] * n
@@ -231,6 +234,13 @@ class Method(BaseModel):
 
     requires: ClassVar[frozenset[str]] = frozenset()
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_preset(cls, values: Any) -> Any:
+        """Start from the preset's values; those given beside it win."""
+        preset = values.get("preset") if isinstance(values, Mapping) else None
+        return {**cls.presets.get(preset, {}), **values} if preset else values
 
 
 def check_inputs(ranker: Ranker, inputs: RankingInputs, name: str) -> None:

@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from tamis.errors import ConfigError
+from tamis.errors import ConfigError, MismatchError
 from tamis.models.config import ModelConfig
 from tamis.models.gguf import dequantised, embedded_source, quiet_transformers
-from tamis.runs import file_sha256
+from tamis.runs import file_sha256, read_manifest
 
 FINGERPRINT_SAMPLES = 4096  # values read per tensor: enough to tell fine-tuned copies apart
 
@@ -140,6 +140,7 @@ def with_adapter(lm: LanguageModel, folder: Path) -> LanguageModel:
 
     Raises:
         ConfigError: The folder holds no adapter, or one for another architecture.
+        MismatchError: It was trained on other weights.
     """
     from peft import PeftModel
 
@@ -151,6 +152,12 @@ def with_adapter(lm: LanguageModel, folder: Path) -> LanguageModel:
                 "`tamis finetune` wrote, or its adapter/ subfolder."
             )
         folder = nested
+    trained_on = _base_of(folder)
+    if trained_on is not None and trained_on != lm.fingerprint:
+        raise MismatchError(
+            f"the adapter in {folder} was trained on another base model than {lm.name} (their "
+            "weights differ). Give --model as in the fine-tuning."
+        )
     try:
         with quiet_transformers():
             model = PeftModel.from_pretrained(lm.model, str(folder))
@@ -161,6 +168,16 @@ def with_adapter(lm: LanguageModel, folder: Path) -> LanguageModel:
         ) from error
     model.to(lm.device).eval().requires_grad_(False)
     return replace(lm, model=model, fingerprint=f"{lm.fingerprint}+{file_sha256(folder)[:16]}")
+
+
+def _base_of(adapter: Path) -> str | None:
+    """Fingerprint of the model an adapter of ours was trained on; None for others' adapters."""
+    path = adapter.parent / "manifest.json"
+    if not path.is_file():
+        return None
+    manifest = read_manifest(adapter.parent)
+    model = manifest.get("model") if manifest.get("stage") == "finetune" else None
+    return str(model["fingerprint"]) if model else None
 
 
 def load_tokenizer(config: ModelConfig | None = None) -> Any:

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tamis.data.row_lists import HasIds, name_some
 from tamis.errors import ConfigError, DataError, MismatchError
+from tamis.methods import settings_error
 from tamis.methods.base import Scores
 
 Unscored = Literal["drop", "keep", "fail"]
@@ -31,7 +32,7 @@ class SelectConfig(BaseModel):
     """Share of all rows to keep, unscored ones counted in the total."""
     count: int | None = Field(None, ge=1)
     """Number of rows to keep."""
-    threshold: float | None = None
+    threshold: float | None = Field(None, allow_inf_nan=False)
     """Keep rows with this score or a higher one."""
     unscored: Unscored = "drop"
     """What happens to rows without a score."""
@@ -103,7 +104,10 @@ def select(
         ConfigError: Not exactly one rule, or more rows are asked for than have a score.
         DataError: `unscored="fail"` and there are such rows.
     """
-    SelectConfig(ratio=ratio, count=count, threshold=threshold, unscored=unscored)
+    try:
+        SelectConfig(ratio=ratio, count=count, threshold=threshold, unscored=unscored)
+    except ValidationError as error:
+        raise settings_error("select", error) from error
     values = np.asarray(scores.values, dtype=np.float64)
     n, missing = len(values), np.isnan(values)
     if unscored == "fail" and missing.any():
@@ -124,9 +128,19 @@ def select(
                 f"count={count:,} rows are to be kept but only {available:,} of {n:,} can be "
                 "(rows without a score are dropped). Lower count, or set unscored=keep."
             )
+        if kept.sum() > wanted:
+            raise ConfigError(
+                f"unscored=keep keeps {int(kept.sum()):,} rows without a score, more than the "
+                f"{wanted:,} wanted. Raise the count or ratio, or set unscored=drop."
+            )
         best = best_first(scores)
         kept[best[: max(0, min(wanted, available) - int(kept.sum()))]] = True
         rule = f"not among the best {wanted:,}"
+    if not kept.any():
+        raise ConfigError(
+            f"no row would be kept: {int(missing.sum()):,} of {n:,} have no score and the others "
+            f"are out ({rule}). Lower the threshold, or look at the outcomes."
+        )
     reasons = [
         "" if keep else f"unscored: {why}" if absent else rule
         for keep, absent, why in zip(kept, missing, scores.outcome, strict=True)
