@@ -24,9 +24,10 @@ from tamis.data.renderer import RenderConfig
 from tamis.data.row_lists import read_row_list
 from tamis.errors import ConfigError
 from tamis.evaluation.labels import join_labels, read_labels
+from tamis.files import atomic_path, file_sha256, json_line, write_json
 from tamis.methods import build_method
 from tamis.models.config import ModelConfig
-from tamis.runs import Stage, atomic_path, file_sha256, json_line, write_json
+from tamis.runs import Stage
 
 N_ENDS = 20  # rows of each end of the ranking that a report shows
 

@@ -45,8 +45,8 @@ from tamis.evaluation.prompts import (
 )
 from tamis.evaluation.safety import attack_success_rate, over_refusal_rate
 from tamis.evaluation.utility import ReferenceLoss, helpful_loss, reference_losses
+from tamis.files import write_json, write_text_atomic
 from tamis.rng import numpy_generator
-from tamis.runs import write_json, write_text_atomic
 
 if TYPE_CHECKING:
     from tamis.models.load import LanguageModel

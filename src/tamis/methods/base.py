@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from tamis.data.example import Examples
 from tamis.data.template import RenderConfig, RenderedRows, render
 from tamis.errors import ConfigError, DataError, DuplicateIdError, MismatchError
-from tamis.runs import atomic_path
+from tamis.files import atomic_path
 
 if TYPE_CHECKING:
     from tamis.models.load import LanguageModel

@@ -416,8 +416,8 @@ def known_faults(config: SEAL) -> list[str]:
         found.append("F9: the selector moves at full speed while g = 0.")
     if config.selector_optimizer == "mirror" and config.main_readout == "selector":
         found.append(
-            "The mirror step centres each batch on its own mean, and costs are small while both "
-            "models are still alike: with one epoch, early batches hardly move the selector."
+            "mirror: each step is centred on its own batch, and costs are small while both models "
+            "are still alike: with one epoch, early batches hardly move the selector."
         )
     if config.penalty(config.epochs - 1) <= 0.06:
         found.append("F10: g stays at or below 0.06: the weights hardly reach the model.")

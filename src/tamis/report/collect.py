@@ -17,6 +17,7 @@ import numpy as np
 import yaml
 
 from tamis.errors import ConfigError, DataError
+from tamis.files import file_sha256
 from tamis.report.records import (
     EvaluateRecord,
     FinetuneRecord,
@@ -25,7 +26,6 @@ from tamis.report.records import (
     SelectRecord,
 )
 from tamis.report.stages import READERS, read_facts, read_stage
-from tamis.runs import file_sha256
 
 _CONFIG, _MANIFEST = "config.yaml", "manifest.json"
 _NAMED_KEYS = 4  # differing settings told by name

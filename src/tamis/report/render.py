@@ -18,6 +18,7 @@ import jinja2
 from markupsafe import Markup
 
 from tamis.errors import ConfigError
+from tamis.files import write_text_atomic
 from tamis.report.collect import Collected, collect
 from tamis.report.excerpts import samples
 from tamis.report.tables import input_table, settings_table, stage_table, version_table
@@ -32,7 +33,6 @@ from tamis.report.view import (
     rank_view,
     select_view,
 )
-from tamis.runs import write_text_atomic
 
 __all__ = ["render_page", "terminal_summary", "write_report"]
 

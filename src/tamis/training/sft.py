@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from tamis.data.example import Examples
 from tamis.data.template import RenderConfig, render
 from tamis.errors import ConfigError
-from tamis.runs import atomic_path, write_json
+from tamis.files import atomic_path, write_json
 from tamis.training.checkpoint import (
     checkpoint_path,
     checkpoint_step,

@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 from tamis.evaluation.labels import Label
 from tamis.evaluation.ranking import ranking_report
 from tamis.evaluation.statistics import mean_estimate, rate_estimate
+from tamis.files import file_sha256, write_json
 from tamis.methods.base import Scores
 from tamis.rng import numpy_generator
-from tamis.runs import Stage, file_sha256, write_json
+from tamis.runs import Stage
 from tamis.selection.select import select
 
 MODEL = {"name": "tiny", "revision": None, "fingerprint": "f" * 64, "device": "cpu",
