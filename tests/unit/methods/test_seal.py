@@ -508,3 +508,9 @@ def test_algorithm_1_does_not_rank_by_difficulty(problem: toy.QuadraticBilevel) 
     # Spearman's rho of 200 independent pairs is below 0.2 with probability 0.995.
     assert abs(toy.rank_correlation(risk, problem.difficulty)) < 0.2
     assert toy.auroc(risk, problem.harmful) > 0.99
+
+
+def test_a_preset_holds_in_python_too() -> None:
+    """SEAL(preset="paper") is what the command line builds, and values beside it win."""
+    assert SEAL(preset="paper") == build_method("seal", {"preset": "paper"})
+    assert SEAL(preset="paper", epochs=2).epochs == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import platform
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 import toy
-from tamis.errors import ConfigError
+from tamis.errors import ConfigError, MismatchError
 from tamis.models.config import ModelConfig
 from tamis.models.gguf import EMBEDDED_PACKAGE, cache_folder, embedded_gguf
 from tamis.models.load import (
@@ -311,3 +312,16 @@ def test_a_shared_base_is_free_again_after_detaching(tiny_lm: LanguageModel) -> 
     detach_adapters(attach_adapters(tiny_lm.model, ["one", "two"], LoraSettings(rank=2), seed=0))
     assert weights_fingerprint(tiny_lm.model) == tiny_lm.fingerprint
     assert [type(module) for module in tiny_lm.model.modules()] == modules
+
+
+def test_an_adapter_is_refused_on_another_base_model(tmp_path: Path) -> None:
+    """Shapes that fit are not enough: the fine-tuning's manifest knows the base's weights."""
+    trained_on, other = toy.tiny_lm(), toy.tiny_lm(seed=1)
+    attach_adapters(toy.llama(), ["default"], LoraSettings(rank=2), seed=0).save_pretrained(
+        tmp_path / "adapter"
+    )
+    manifest = {"stage": "finetune", "model": {"fingerprint": trained_on.fingerprint}}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(MismatchError, match="another base model"):
+        with_adapter(other, tmp_path)
+    assert with_adapter(trained_on, tmp_path).fingerprint.startswith(trained_on.fingerprint)

@@ -1,0 +1,114 @@
+"""Selection: which rows a rule keeps, ties, rows without a score, joins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tamis.errors import ConfigError, DataError, MismatchError
+from tamis.methods.base import Scores
+from tamis.selection.select import count_for_ratio, match_to_data, select
+
+
+def scores(values: dict[str, float]) -> Scores:
+    """Make scores from values by id; NaN has a reason."""
+    array = np.array(list(values.values()), dtype=np.float64)
+    return Scores(
+        method="test",
+        ids=list(values),
+        source_ids=[None] * len(values),
+        values=array,
+        outcome=["too_long" if np.isnan(v) else "ok" for v in array],
+        n_trained_tokens=None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("ratio", "n", "count"),
+    [(0.8, 1900, 1520), (0.5, 5, 3), (0.35, 10, 4), (1, 7, 7), (0.01, 5, 1)],
+)
+def test_ratio_counts_all_rows(ratio: float, n: int, count: int) -> None:
+    """floor(ratio * n + 0.5), at least one; 0.35 * 10 is the half that the user wrote."""
+    assert count_for_ratio(ratio, n) == count
+
+
+def test_highest_scores_are_kept_in_the_rows_order() -> None:
+    """Higher = keep; the order stays the data's."""
+    assert select(scores({"a": 1, "b": 3, "c": 2}), count=2).kept_ids == ["b", "c"]
+
+
+def test_equal_scores_are_ordered_by_id() -> None:
+    """A rerun, or another order of the rows, keeps the same rows."""
+    one = select(scores({"c": 0, "a": 0, "b": 0}), count=2)
+    other = select(scores({"b": 0, "c": 0, "a": 0}), count=2)
+    assert sorted(one.kept_ids) == sorted(other.kept_ids) == ["a", "b"]
+
+
+def test_threshold_keeps_the_score_itself() -> None:
+    """A score equal to the threshold is kept, and is the cut."""
+    found = select(scores({"a": 1.0, "b": 0.5}), threshold=1.0)
+    assert (found.kept_ids, found.cut) == (["a"], 1.0)
+
+
+def test_unscored_rows_are_dropped_with_their_reason() -> None:
+    """They are never ranked among the others, and never lost without a word."""
+    found = select(scores({"a": 1, "b": float("nan")}), ratio=1)
+    assert found.dropped == {"b": "unscored: too_long"}
+
+
+def test_unscored_rows_count_against_a_ratio_when_kept() -> None:
+    """unscored=keep fills the count with them first."""
+    found = select(scores({"a": 1, "b": float("nan"), "c": 2}), count=2, unscored="keep")
+    assert found.kept_ids == ["b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({"count": 3}, ConfigError, "count=3"),
+        ({"count": 1, "unscored": "keep"}, ConfigError, "unscored=keep keeps 2 rows"),
+        ({"ratio": 0.5, "unscored": "fail"}, DataError, "b .too_long."),
+        ({"threshold": 9.0}, ConfigError, "no row would be kept"),
+        ({"threshold": float("nan")}, ConfigError, "threshold"),
+        ({"ratio": 0}, ConfigError, "ratio"),
+        ({"ratio": 1.5}, ConfigError, "ratio"),
+        ({}, ConfigError, "exactly one of ratio, count and threshold"),
+        ({"ratio": 0.5, "count": 1}, ConfigError, "exactly one"),
+    ],
+)
+def test_impossible_rules_are_refused(
+    options: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    """Each with what was given and what to set; a selection is never silently empty."""
+    found = scores({"a": 1, "b": float("nan"), "c": float("nan")})
+    with pytest.raises(error, match=said):
+        select(found, **options)
+
+
+class Rows:
+    """Rows by id."""
+
+    def __init__(self, *ids: str) -> None:
+        self.ids = list(ids)
+        self.source_ids: list[str | None] = [None] * len(ids)
+
+
+def test_scores_are_joined_by_id_in_the_datas_order() -> None:
+    """The order of the scores does not matter."""
+    found = match_to_data(scores({"a": 1, "b": 2}), Rows("b", "a"))
+    assert found.values.tolist() == [2, 1]
+
+
+def test_a_row_without_score_is_named() -> None:
+    """Data that was not ranked is refused."""
+    with pytest.raises(MismatchError, match=r"1 of 2 rows .* z"):
+        match_to_data(scores({"a": 1}), Rows("a", "z"))
+
+
+def test_scored_rows_absent_from_the_data_need_subset() -> None:
+    """Fewer rows than were ranked may be a mistake, so it is asked for."""
+    with pytest.raises(MismatchError, match="--subset"):
+        match_to_data(scores({"a": 1, "b": 2}), Rows("a"))
+    assert match_to_data(scores({"a": 1, "b": 2}), Rows("a"), subset=True).ids == ["a"]

@@ -1,0 +1,110 @@
+"""Stage folders: skipped, resumed, refused, and never at the user's cost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tamis.errors import ConfigError, MismatchError
+from tamis.files import file_sha256, json_line
+from tamis.runs import Stage, read_manifest
+
+
+def stage(folder: Path, *, overwrite: bool = False, seed: int = 0, **inputs: Path) -> Stage:
+    """Make a stage that reads some files."""
+    entries: dict[str, Any] = {
+        role: {"path": str(path), "sha256": file_sha256(path)} for role, path in inputs.items()
+    }
+    return Stage(folder, "rank", {"option": 1}, entries, seed=seed, overwrite=overwrite)
+
+
+def test_a_finished_stage_says_so_and_drops_its_partial_results(tmp_path: Path) -> None:
+    """The manifest is the mark of the end."""
+    with stage(tmp_path) as first:
+        (first.work / "part").write_text("x")
+        assert not first.finished
+        first.finish(n_rows=3)
+    with stage(tmp_path) as second:
+        assert second.finished
+    assert read_manifest(tmp_path)["n_rows"] == 3
+    assert not (tmp_path / "work").exists()
+
+
+def test_another_request_is_refused_with_the_difference(tmp_path: Path) -> None:
+    """The message names the setting and both values."""
+    with stage(tmp_path) as first:
+        first.finish()
+    with pytest.raises(MismatchError, match="seed: 0 there, 1 now"), stage(tmp_path, seed=1):
+        pass
+
+
+def test_the_same_bytes_elsewhere_are_the_same_request(tmp_path: Path) -> None:
+    """A moved input is no other input; a changed one is."""
+    one, other, third = (tmp_path / name for name in ("one", "other", "third"))
+    one.write_text("rows")
+    other.write_text("rows")
+    third.write_text("other rows")
+    with stage(tmp_path / "out", data=one) as first:
+        first.finish()
+    with stage(tmp_path / "out", data=other) as second:
+        assert second.finished
+    with pytest.raises(MismatchError, match="sha256"), stage(tmp_path / "out", data=third):
+        pass
+
+
+def test_overwrite_spares_what_the_run_reads(tmp_path: Path) -> None:
+    """An input inside the output folder is never deleted."""
+    with stage(tmp_path / "out") as first:
+        (tmp_path / "out" / "kept.jsonl").write_text("rows")
+        first.finish()
+    inside = tmp_path / "out" / "kept.jsonl"
+    again = stage(tmp_path / "out", overwrite=True, data=inside)
+    with pytest.raises(ConfigError, match="would delete"), again:
+        pass
+    assert inside.read_text() == "rows"
+
+
+def test_a_failure_before_any_work_does_not_block_the_corrected_command(tmp_path: Path) -> None:
+    """Only partial results that can be resumed keep a folder."""
+    with pytest.raises(ValueError, match="bad labels"), stage(tmp_path):
+        raise ValueError("bad labels")
+    with stage(tmp_path, seed=1) as corrected:
+        assert not corrected.finished
+
+
+def test_partial_results_keep_the_folder(tmp_path: Path) -> None:
+    """A run that was stopped in the middle is resumed, not overwritten by another."""
+
+    def stopped() -> None:
+        with stage(tmp_path) as first:
+            (first.work / "part").write_text("hours of work")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    with pytest.raises(MismatchError), stage(tmp_path, seed=1):
+        pass
+    with stage(tmp_path) as again:
+        assert (again.work / "part").read_text() == "hours of work"
+
+
+def test_two_processes_cannot_share_a_folder(tmp_path: Path) -> None:
+    """The second is told so."""
+    with stage(tmp_path), pytest.raises(ConfigError, match="in use"), stage(tmp_path):
+        pass
+
+
+def test_a_damaged_manifest_is_told(tmp_path: Path) -> None:
+    """Never a traceback of the JSON reader."""
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(ConfigError, match="damaged"):
+        read_manifest(tmp_path)
+
+
+def test_text_that_utf8_cannot_hold_is_escaped() -> None:
+    """A lone surrogate in a user's field must not stop the writing of its row."""
+    assert json.loads(json_line({"note": "\ud800"})) == {"note": "\ud800"}
+    assert json_line({"note": "é"}) == '{"note": "é"}\n'
