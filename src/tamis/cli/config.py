@@ -147,11 +147,18 @@ class RunConfig(_Section):
             near = base / Path(value)
             return type(value)(str(near)) if near.exists() or isinstance(value, Path) else value
 
+        def model_beside(model: ModelConfig | None) -> ModelConfig | None:
+            return model and model.model_copy(update={"name": beside(model.name)})
+
         prompts = {k: beside(v) for k, v in config.prompts.model_dump().items()}
+        template = beside(config.render.chat_template)
         return config.model_copy(update={
             "finetuning_set": beside(config.finetuning_set), "safe_set": beside(config.safe_set),
             "labels": beside(config.labels), "rows": beside(config.rows),
             "out": beside(config.out), "prompts": PromptPaths(**prompts),
+            "model": model_beside(config.model),
+            "ranking_model": model_beside(config.ranking_model),
+            "render": config.render.model_copy(update={"chat_template": template}),
         })  # fmt: skip
 
 
