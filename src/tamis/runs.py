@@ -133,19 +133,8 @@ class Stage:
         self, kind: type[BaseException] | None, error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
-        """Release the folder; a failure that left nothing to go on from leaves no request."""
-        try:
-            work = self.folder / "work"
-            if error is not None and not (work.exists() and any(work.iterdir())):
-                if work.exists():
-                    work.rmdir()
-                rest = {p.name for p in self.folder.iterdir()} - {_LOCK, _CONFIG}
-                if all(name.startswith("quarantine") for name in rest):
-                    (self.folder / _CONFIG).unlink(missing_ok=True)
-                    for name in rest:
-                        (self.folder / name).unlink()
-        finally:
-            self._lock.release()
+        """Release the folder."""
+        self._lock.release()
 
     def _check_request(self) -> None:
         config_path = self.folder / _CONFIG
@@ -156,7 +145,8 @@ class Stage:
                 earlier = None
             if _identity(earlier) == _identity(self.request):
                 return
-            if not self._overwrite:
+            # A command that failed before any work must not block its corrected version.
+            if not self._overwrite and not self._nothing_done():
                 raise MismatchError(
                     f"{self.folder} holds another run ({_differences(earlier, self.request)}). "
                     "Give another --out, or --overwrite to replace it."
@@ -169,6 +159,14 @@ class Stage:
             )
         self._clear()
         write_text_atomic(config_path, yaml.safe_dump(self.request, sort_keys=False))
+
+    def _nothing_done(self) -> bool:
+        """Whether the folder holds a request, perhaps bad records, and no result of any kind."""
+        work = self.folder / "work"
+        if work.exists() and any(work.iterdir()):
+            return False
+        names = {path.name for path in self.folder.iterdir()} - {_LOCK, _CONFIG, "work"}
+        return all(name.startswith("quarantine") for name in names)
 
     def _refuse_own_inputs(self) -> None:
         folder = self.folder.resolve()

@@ -108,9 +108,8 @@ def run_rank(
         safe_config = settings.safe_data or settings.data
         safe = None if safe_set is None else load_set(stage, "safe_set", safe_set, safe_config)
         truth = None if labels is None else read_labels(labels)
-        labelled = (
-            None if truth is None else join_labels(examples, truth)
-        )  # a fault there is told before hours of work
+        # Joined now: a fault in the labels is told before hours of work.
+        labelled = None if truth is None else join_labels(examples, truth)
         model = stage_model(settings.model, common) if "model" in requires else None
         from tamis.methods.base import rank
 

@@ -44,17 +44,19 @@ def build_method(name: str, options: Mapping[str, Any] | None = None) -> Any:
     """
     from pydantic import BaseModel, ValidationError
 
+    from tamis.methods.base import Method
+
     cls = method_class(name)
     values = dict(options or {})
-    preset = values.pop("preset", None)
+    preset = values.get("preset")
     if preset is not None:
         presets = getattr(cls, "presets", {})
         if preset not in presets:
             raise unknown_name(f"preset of {name}", str(preset), presets)
-        values = {**presets[preset], **values, "preset": preset}  # also for outside classes
+        if not issubclass(cls, Method):  # a Method starts from its preset by itself
+            del values["preset"]
+            values = {**presets[preset], **values}
     if issubclass(cls, BaseModel):
-        if preset is not None and "preset" not in cls.model_fields:
-            values.pop("preset")
         try:
             return cls.model_validate(values)
         except ValidationError as error:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
+import torch
 from pydantic import Field
 
 from tamis.errors import NoTrainedTokensError
@@ -78,8 +79,6 @@ def _losses_in_parts(forward: RowForward, inputs: RankingInputs) -> np.ndarray:
         if stored is None:
             values[chosen] = forward.losses_of(chosen.tolist(), progress, start, len(order))
             if path is not None:
-                import torch
-
                 save_checkpoint(path, {"losses": torch.from_numpy(values[chosen])}, {})
         else:
             values[chosen] = stored[0]["losses"].numpy()

@@ -161,5 +161,5 @@ def detach_adapters(peft_model: Any) -> nn.Module:
     base: nn.Module = peft_model.unload()
     if hasattr(base, "peft_config"):
         del base.peft_config
-    base.requires_grad_(False)
+    base.eval().requires_grad_(False)
     return base
