@@ -126,6 +126,7 @@ class PlainSelector:
         start = {"softmax": 0.1, "sigmoid": -1e-4}[config.activation]
         self.w = [start if config.selector_optimizer == "adam" else 0.0] * n
         self.m, self.v, self.steps = [0.0] * n, [0.0] * n, 0
+        self.seen: list[float] = []
 
     def weight(self, j: int) -> float:
         """sigma_j(w)."""
@@ -137,7 +138,8 @@ class PlainSelector:
         """Step (c) of the algorithm."""
         rate = self.config.selector_learning_rate
         if self.config.selector_optimizer == "mirror":
-            mean = sum(costs) / len(costs)
+            self.seen += costs  # fewer than the 256 that count
+            mean = sum(self.seen) / len(self.seen)
             pull = rate / self.config.selector_temperature
             for j, cost in zip(batch, costs, strict=True):
                 self.w[j] = (1 - rate) * self.w[j] - pull * (cost - mean)

@@ -45,6 +45,7 @@ from tamis.models.lora import LoraSettings
 from tamis.rng import scoped_torch_seed
 
 Activation = Literal["softmax", "sigmoid"]
+CENTRE_ROWS = 256  # visits whose mean cost centres the mirror step: a steady mean of recent costs
 
 
 def selector_weights(logits: Tensor, activation: Activation) -> Tensor:
@@ -105,19 +106,22 @@ def selector_gradient(
 
 
 def mirror_step(
-    logits: Tensor, rows: Tensor, costs: Tensor, rate: float, temperature: float
+    logits: Tensor, rows: Tensor, costs: Tensor, centre: float, rate: float, temperature: float
 ) -> Tensor:
     """Entropic mirror descent on the batch's weights; the other rows are untouched.
 
-    w_j <- (1 - rate) w_j - (rate / temperature) (c_j - mean_{k in B} c_k)
+    w_j <- (1 - rate) w_j - (rate / temperature) (c_j - centre)
 
     The stationary point of mean sigma c + temperature * (negative entropy of sigma) is
     sigma_j ~ exp(-c_j / temperature); each visit moves a row the share `rate` of the way there.
+    The centre is common to all rows, so the softmax leaves it out in the end; while some rows are
+    still to be visited, it keeps the visited ones at the same mean weight as those.
 
     Args:
         logits: w (N).
         rows: Distinct positions of the batch (int64, B).
         costs: As in `selector_gradient` (B).
+        centre: What an average row costs; see `running_mean`.
         rate: In (0, 1].
         temperature: In nats, > 0; smaller makes the weights steeper.
 
@@ -127,9 +131,26 @@ def mirror_step(
     Source: none; replaces the published Adam step, which ranks by when a row was last visited.
     """
     moved = logits.clone()
-    centred = costs - costs.mean()
-    moved[rows] = (1 - rate) * logits[rows] - rate / temperature * centred
+    moved[rows] = (1 - rate) * logits[rows] - rate / temperature * (costs - centre)
     return moved
+
+
+def running_mean(mean: float, n: int, values: Tensor) -> tuple[float, int]:
+    """Mean of the values seen so far, then of about the last CENTRE_ROWS of them.
+
+    Costs drift while the models learn, so old ones must be forgotten; a batch's own mean would add
+    its noise to every logit of the batch, and tell a batch of one nothing at all.
+
+    Args:
+        mean: The mean before, 0 at the start.
+        n: Values it stands for, 0 at the start.
+        values: New values (B).
+
+    Returns:
+        The mean with the new values, and what it stands for, at most CENTRE_ROWS.
+    """
+    n = min(n + len(values), max(CENTRE_ROWS, len(values)))
+    return mean + (float(values.double().mean()) - mean) * len(values) / n, n
 
 
 def excess_loss(upper_losses: Any, lower_losses: Any) -> Any:
@@ -372,6 +393,7 @@ class Selector:
         )
         self.visits = torch.zeros(n, dtype=torch.int64)
         self.last_visit = torch.full((n,), -1, dtype=torch.int64)
+        self.centre, self.n_centre = 0.0, 0
 
     def step(self, places: Tensor, costs: Tensor) -> None:
         """Step (c), with the optimiser that was chosen."""
@@ -380,22 +402,24 @@ class Selector:
             self.logits.grad = selector_gradient(self.logits, places, costs, self.activation)
             self.adam.step()
         else:
-            self.logits.copy_(
-                mirror_step(
-                    self.logits, places, costs, config.selector_learning_rate,
-                    config.selector_temperature,
-                )
+            self.centre, self.n_centre = running_mean(self.centre, self.n_centre, costs)
+            moved = mirror_step(
+                self.logits, places, costs, self.centre, config.selector_learning_rate,
+                config.selector_temperature,
             )  # fmt: skip
+            self.logits.copy_(moved)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything needed to go on."""
         state = {"logits": self.logits, "visits": self.visits, "last_visit": self.last_visit}
-        return {**state, **optimizer_tensors(self.adam, "selector")}
+        centre = torch.tensor([self.centre, self.n_centre], dtype=torch.float64)
+        return {**state, "centre": centre, **optimizer_tensors(self.adam, "selector")}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Put back what `tensors` returned."""
         for name in ("logits", "visits", "last_visit"):
             getattr(self, name).copy_(tensors[name])
+        self.centre, self.n_centre = tensors["centre"][0].item(), int(tensors["centre"][1])
         restore_optimizer(self.adam, "selector", tensors)
 
 
@@ -414,10 +438,11 @@ def known_faults(config: SEAL) -> list[str]:
         found.append("F8: no regulariser; the weights depend on when training stops.")
     if config.selector_optimizer == "adam" and config.penalty(0) == 0:
         found.append("F9: the selector moves at full speed while g = 0.")
-    if config.selector_optimizer == "mirror" and config.main_readout == "selector":
+    full = config.algorithm == "full"
+    if config.selector_optimizer == "mirror" and config.main_readout == "selector" and full:
         found.append(
-            "mirror: each step is centred on its own batch, and costs are small while both models "
-            "are still alike: with one epoch, early batches hardly move the selector."
+            "mirror: costs are small while both models are still alike: with one epoch, the rows "
+            "of early batches hardly move the selector."
         )
     if config.penalty(config.epochs - 1) <= 0.06:
         found.append("F10: g stays at or below 0.06: the weights hardly reach the model.")

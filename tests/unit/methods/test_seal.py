@@ -21,6 +21,7 @@ from tamis.methods.seal import (
     mirror_step,
     penalized_objective,
     penalty_at,
+    running_mean,
     selector_gradient,
     selector_weights,
 )
@@ -227,7 +228,7 @@ def test_mirror_steps_end_at_the_gibbs_weights(temperature: float) -> None:
     _, _, costs = random_case(size=11)
     logits, everything = torch.zeros(11, dtype=torch.float64), torch.arange(11)
     for _ in range(60):
-        logits = mirror_step(logits, everything, costs, 0.5, temperature)
+        logits = mirror_step(logits, everything, costs, costs.mean().item(), 0.5, temperature)
     gibbs = torch.softmax(-costs / temperature, dim=0)
     torch.testing.assert_close(selector_weights(logits, "softmax") / 11, gibbs)
 
@@ -236,16 +237,16 @@ def test_the_gibbs_weights_minimise_cost_minus_entropy() -> None:
     """At that point all derivatives of mean sigma c + temperature * sigma log sigma are equal."""
     _, _, costs = random_case(size=11)
     temperature = 0.7
-    logits = mirror_step(torch.zeros(11).double(), torch.arange(11), costs, 1.0, temperature)
+    logits = mirror_step(torch.zeros(11).double(), torch.arange(11), costs, 0.0, 1.0, temperature)
     sigma = selector_weights(logits, "softmax").requires_grad_(True)
     (sigma * costs + temperature * sigma * sigma.log()).mean().backward()
     assert sigma.grad.std().item() < 1e-12
 
 
 def test_rate_one_reaches_the_fixed_point_at_once() -> None:
-    """w_j = -(c_j - mean c) / temperature: costs 1 and 3 at temperature 0.5 give 2 and -2."""
+    """w_j = -(c_j - centre) / temperature: costs 1 and 3 around 2, at 0.5, give 2 and -2."""
     moved = mirror_step(
-        torch.tensor([9.0, -9.0]), torch.tensor([0, 1]), torch.tensor([1.0, 3.0]), 1.0, 0.5
+        torch.tensor([9.0, -9.0]), torch.tensor([0, 1]), torch.tensor([1.0, 3.0]), 2.0, 1.0, 0.5
     )
     assert moved.tolist() == [2.0, -2.0]
 
@@ -253,33 +254,65 @@ def test_rate_one_reaches_the_fixed_point_at_once() -> None:
 def test_mirror_step_leaves_other_rows_bit_equal() -> None:
     """A row outside the batch keeps its logit: no drift, no recency."""
     logits, rows, costs = random_case()
-    moved = mirror_step(logits, rows, costs, 0.3, 1.0)
+    moved = mirror_step(logits, rows, costs, 0.2, 0.3, 1.0)
     outside = torch.ones(len(logits), dtype=torch.bool)
     outside[rows] = False
     assert torch.equal(moved[outside], logits[outside])
 
 
-def test_mirror_step_ignores_what_a_batch_has_in_common() -> None:
-    """Adding the same amount to all costs changes nothing, so late batches are not favoured."""
+def test_mirror_step_ignores_what_all_rows_have_in_common() -> None:
+    """Adding the same amount to all costs and to their centre changes nothing."""
     logits, rows, costs = random_case()
-    moved = mirror_step(logits, rows, costs, 0.3, 1.0)
-    shifted = mirror_step(logits, rows, costs + 4.0, 0.3, 1.0)
+    moved = mirror_step(logits, rows, costs, 0.5, 0.3, 1.0)
+    shifted = mirror_step(logits, rows, costs + 4.0, 4.5, 0.3, 1.0)
     torch.testing.assert_close(shifted, moved, rtol=0, atol=1e-14)
+
+
+def test_the_running_mean_starts_as_the_mean_of_all() -> None:
+    """Batches 1, 3 and 8 in one: (1 + 3 + 8) / 3 = 4."""
+    mean, n = running_mean(0.0, 0, torch.tensor([1.0, 3.0]))
+    assert (mean, n) == (2.0, 2)
+    assert running_mean(mean, n, torch.tensor([8.0])) == (4.0, 3)
+
+
+def test_the_running_mean_forgets() -> None:
+    """After 256 rows a row's share is 1/256: costs that drift leave it behind by 256 rows at most.
+
+    From 0, each of 2,560 rows of cost 1 leaves the share 255/256 of the distance: exp(-10) of it.
+    """
+    mean, n = running_mean(0.0, 0, torch.zeros(256))
+    for _ in range(2560):
+        mean, n = running_mean(mean, n, torch.ones(1))
+    assert n == 256
+    assert 1 - mean == pytest.approx((255 / 256) ** 2560)
+
+
+def test_a_batch_larger_than_the_memory_is_its_own_centre() -> None:
+    """Whatever came before, 300 rows outweigh a memory of 256."""
+    assert running_mean(7.0, 256, torch.full((300,), 2.0)) == (2.0, 300)
+
+
+def test_rows_of_a_batch_of_one_are_told_apart() -> None:
+    """Around a running centre a lone costly row loses weight; around its own mean it would not."""
+    centre, _ = running_mean(1.0, 255, torch.tensor([3.0]))
+    moved = mirror_step(torch.zeros(2), torch.tensor([1]), torch.tensor([3.0]), centre, 0.5, 1.0)
+    assert moved[0] == 0
+    assert moved[1].item() == pytest.approx(-0.5 * (3 - (1 + 2 / 256)))
 
 
 def test_mirror_step_does_not_change_its_input() -> None:
     """The old logits are still there."""
     logits, rows, costs = random_case()
     before = logits.clone()
-    mirror_step(logits, rows, costs, 0.3, 1.0)
+    mirror_step(logits, rows, costs, 0.0, 0.3, 1.0)
     assert torch.equal(logits, before)
 
 
 def test_a_smaller_temperature_makes_steeper_weights() -> None:
     """Half the temperature, twice the distance between logits."""
     rows, costs = torch.tensor([0, 1]), torch.tensor([0.0, 1.0])
-    warm = mirror_step(torch.zeros(2), rows, costs, 1.0, 1.0)
-    cold = mirror_step(torch.zeros(2), rows, costs, 1.0, 0.5)
+    warm = mirror_step(torch.zeros(2), rows, costs, 0.5, 1.0, 1.0)
+    cold = mirror_step(torch.zeros(2), rows, costs, 0.5, 1.0, 0.5)
     assert (cold[0] - cold[1]).item() == 2 * (warm[0] - warm[1]).item()
 
 
@@ -350,8 +383,12 @@ def test_a_repaired_setting_takes_its_notes_away(changes: dict[str, Any], gone: 
 def test_the_mirror_step_says_what_its_selector_misses() -> None:
     """Read by its selector, the mirror step has a weakness of its own; by its excess, none."""
     options = {"selector_optimizer": "mirror", "selector_learning_rate": 0.5}
-    for readout, n in (("selector", 1), ("excess", 0)):
-        notes = known_faults(SEAL.model_validate({**options, "readout": readout}))
+    for changes, n in (
+        ({"readout": "selector"}, 1),
+        ({"readout": "excess"}, 0),
+        ({"algorithm": "memory_efficient"}, 0),  # its costs are losses, large from the start
+    ):
+        notes = known_faults(SEAL.model_validate({**options, **changes}))
         assert sum(note.startswith("mirror:") for note in notes) == n
 
 
