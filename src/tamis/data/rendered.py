@@ -218,6 +218,41 @@ class RenderedRows(Sequence[RenderedRow]):
         return self.facts.fingerprint
 
 
+class JoinedRows(Sequence[RenderedRow]):
+    """Several sets of rendered rows as one, in the order given; nothing is copied.
+
+    Ids are unique within a set, and may occur in two.
+    """
+
+    def __init__(self, *sets: RenderedRows) -> None:
+        self._sets = sets
+        self._starts = np.cumsum([0, *(len(found) for found in sets)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, index: int) -> RenderedRow:  # type: ignore[override]
+        which = int(np.searchsorted(self._starts, index, side="right")) - 1
+        if not 0 <= index < len(self):
+            raise IndexError(f"row {index} of {len(self)}")
+        return self._sets[which][index - int(self._starts[which])]
+
+    @functools.cached_property
+    def ids(self) -> list[str]:
+        """The rows' ids."""
+        return [row_id for found in self._sets for row_id in found.ids]
+
+    @functools.cached_property
+    def usable(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Whether each row has trained tokens."""
+        return np.concatenate([found.usable for found in self._sets])
+
+    @functools.cached_property
+    def lengths(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Tokens of each row; 0 for rows set aside."""
+        return np.concatenate([found.lengths for found in self._sets])
+
+
 def _integers(scalar: Any) -> list[int]:
     values: list[int] = scalar.values.to_numpy().tolist()
     return values

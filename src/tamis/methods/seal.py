@@ -39,7 +39,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from tamis.methods.base import Method, RankingInputs, Scores
-from tamis.models.bilevel import ADAM_BETAS, BilevelRun, TwoStreams
+from tamis.models.bilevel import ADAM_BETAS, BilevelRun, Part, TwoStreams
 from tamis.models.checkpoint import optimizer_tensors, restore_optimizer
 from tamis.models.lora import LoraSettings
 from tamis.rng import scoped_torch_seed
@@ -202,11 +202,11 @@ class SEAL(Method):
     """What each epoch adds to g."""
     penalty_max: float = Field(0.99, ge=0, lt=1)
     """Largest g."""
-    epochs: int = Field(1, ge=1)
+    epochs: int = Field(2, ge=1)
     """Passes over the fine-tuning set; every row is visited once in each."""
-    batch_size: int = Field(16, ge=1)
+    batch_size: int = Field(4, ge=1)
     """Fine-tuning rows per optimiser step."""
-    safe_batch_size: int = Field(8, ge=1)
+    safe_batch_size: int = Field(4, ge=1)
     """Safe rows per optimiser step."""
     learning_rate: float = Field(1e-3, gt=0)
     """AdamW's learning rate of both models, constant."""
@@ -358,18 +358,17 @@ def seal_step(
     """
     rows = run.finetuning.order[places.numpy()].tolist()
     weights = selector_weights(selector.logits, selector.activation)[places]
+    safe = run.safe.joined(safe_rows)
     # (a) theta. The coefficients are the gradient of penalized_objective in each row's loss.
-    safe_losses, upper_losses = run.trainer.descend("upper", [
-        (run.safe, safe_rows, torch.full((len(safe_rows),), (1 - g) / len(safe_rows))),
-        (run.finetuning, rows, g * weights / len(rows)),
-    ])  # fmt: skip
-    costs = upper_losses
+    parts = [
+        Part("upper", safe, torch.full((len(safe),), (1 - g) / len(safe))),
+        Part("upper", rows, g * weights / len(rows)),
+    ]
+    # (b) theta-hat: no safe term, no g. Neither step reads the other's result: one pass does both.
     if "lower" in run.trainer.parameters:
-        # (b) theta-hat: no safe term, no g.
-        (lower_losses,) = run.trainer.descend(
-            "lower", [(run.finetuning, rows, weights / len(rows))]
-        )
-        costs = excess_loss(upper_losses, lower_losses)
+        parts.append(Part("lower", rows, weights / len(rows)))
+    safe_losses, upper_losses, *lower_losses = run.descend(*parts)
+    costs = excess_loss(upper_losses, *lower_losses) if lower_losses else upper_losses
     # (c) w. The losses are constants here; g is absorbed in the selector's step.
     selector.step(places, costs)
     lower = lower_level_loss(weights, upper_losses)

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tamis.data.batch import visiting_order
-from tamis.data.rendered import RenderedRows
+from tamis.data.rendered import JoinedRows, RenderedRows
 from tamis.errors import ConfigError, NoTrainedTokensError
 from tamis.models.checkpoint import (
     named,
@@ -35,13 +36,21 @@ from tamis.models.lora import (
     choose_targets,
     detach_adapters,
     layer_count,
-    use_adapter,
+    use_adapters,
 )
 from tamis.models.trunk import Progress, RowForward, resolve_cut
 
 ADAM_BETAS = (0.9, 0.95)  # SEAL's published engines, hanshen95/SEAL@1538e62 train_sft_selector.py
 
-Part = tuple[RowForward, Sequence[int], Tensor]  # rows of one set, and the weight of each loss
+
+class Part(NamedTuple):
+    """Rows whose weighted losses one adapter descends."""
+
+    adapter: str
+    rows: Sequence[int]
+    """Usable rows of the forward (B)."""
+    weights: Tensor
+    """Coefficient of each row's loss (float32, B)."""
 
 
 class AdapterTrainer:
@@ -54,15 +63,18 @@ class AdapterTrainer:
         seed: Seed of the adapters' first weights.
         learning_rate: AdamW's, constant, without weight decay.
         max_gradient_norm: Gradients are scaled down to this norm before each step.
+        mixed: Run rows of several adapters in one pass. The gradients are those of separate
+            passes; with dropout, which PEFT cannot mix, passes are separate in any case.
     """
 
     def __init__(
         self, model: Any, names: Sequence[str], settings: LoraSettings, *, seed: int,
-        learning_rate: float, max_gradient_norm: float,
+        learning_rate: float, max_gradient_norm: float, mixed: bool = True,
     ) -> None:  # fmt: skip
         self.model = attach_adapters(model, names, settings, seed=seed)
         self.model.eval()
         self.dropout = settings.dropout > 0
+        self.mixed = mixed and not self.dropout
         self.parameters = {name: adapter_parameters(self.model, name) for name in names}
         self.max_gradient_norm = max_gradient_norm
         self.optimizers = {
@@ -72,41 +84,63 @@ class AdapterTrainer:
             for name, parameters in self.parameters.items()
         }
 
-    def descend(self, name: str, parts: Sequence[Part]) -> list[Tensor]:
-        """Take one optimiser step of one adapter down the sum of its parts' weighted row losses.
+    def descend(self, forward: RowForward, parts: Sequence[Part]) -> list[Tensor]:
+        """Take one optimiser step of every adapter named, down the sum of its parts.
 
         Args:
-            name: The adapter.
-            parts: For each set: its forward, the rows, and the coefficient of each row's loss.
+            forward: The rows.
+            parts: Rows, their adapter and their weights; an adapter may have several.
 
         Returns:
-            The losses of each part's rows before the step (float32, on the CPU).
+            The losses of each part's rows before the steps (float32, on the CPU).
 
         Raises:
             ConfigError: A loss is not finite: the step would spoil the model.
         """
-        use_adapter(self.model, name)
-        # Dropout is the only part of a decoder that train mode changes; losses are read without.
-        self.model.train(self.dropout)
-        optimizer = self.optimizers[name]
-        optimizer.zero_grad(set_to_none=True)
-        losses = [forward.accumulate(rows, weights) for forward, rows, weights in parts]
-        for (forward, rows, _), values in zip(parts, losses, strict=True):
-            if not bool(torch.isfinite(values).all()):
-                bad = [forward.rows[row].id for row, v in zip(rows, values, strict=True)
-                       if not torch.isfinite(v)]  # fmt: skip
-                raise ConfigError(
-                    f"the loss of rows {', '.join(bad[:5])} under adapter {name!r} is not finite. "
-                    "Lower learning_rate, or set --dtype float32."
-                )
-        torch.nn.utils.clip_grad_norm_(self.parameters[name].values(), self.max_gradient_norm)
-        optimizer.step()
-        self.model.eval()
+        names = list(dict.fromkeys(part.adapter for part in parts))
+        for name in names:
+            self.optimizers[name].zero_grad(set_to_none=True)
+        together = [names] if self.mixed else [[name] for name in names]
+        losses: list[Tensor] = [torch.empty(0)] * len(parts)
+        for group in together:
+            use_adapters(self.model, group)
+            # Dropout is the only part of a decoder that train mode changes.
+            self.model.train(self.dropout)
+            chosen = [i for i, part in enumerate(parts) if part.adapter in group]
+            found = self._accumulate(forward, [parts[i] for i in chosen], mixed=len(group) > 1)
+            for i, values in zip(chosen, found, strict=True):
+                losses[i] = values
+            self.model.eval()
+        for part, values in zip(parts, losses, strict=True):
+            self._refuse_nonfinite(forward, part, values)
+        for name in names:
+            torch.nn.utils.clip_grad_norm_(self.parameters[name].values(), self.max_gradient_norm)
+            self.optimizers[name].step()
         return losses
+
+    @staticmethod
+    def _accumulate(forward: RowForward, parts: Sequence[Part], *, mixed: bool) -> Sequence[Tensor]:
+        """Add up the gradients of all parts in one go, as few and as full batches as can be."""
+        rows = [row for part in parts for row in part.rows]
+        adapters = [part.adapter for part in parts for _ in part.rows] if mixed else None
+        losses = forward.accumulate(rows, torch.cat([part.weights for part in parts]), adapters)
+        sizes = [len(part.rows) for part in parts]
+        return torch.split(losses, sizes)
+
+    @staticmethod
+    def _refuse_nonfinite(forward: RowForward, part: Part, losses: Tensor) -> None:
+        if bool(torch.isfinite(losses).all()):
+            return
+        bad = [forward.rows[row].id for row, loss in zip(part.rows, losses, strict=True)
+               if not torch.isfinite(loss)]  # fmt: skip
+        raise ConfigError(
+            f"the loss of rows {', '.join(bad[:5])} under adapter {part.adapter!r} is not finite. "
+            "Lower learning_rate, or set --dtype float32."
+        )
 
     def activate(self, name: str) -> None:
         """Make one adapter the one that losses are computed with."""
-        use_adapter(self.model, name)
+        use_adapters(self.model, [name])
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything needed to go on: parameters and optimiser states."""
@@ -127,6 +161,25 @@ class AdapterTrainer:
         detach_adapters(self.model)
 
 
+@dataclass(frozen=True)
+class RowSet:
+    """One set of a run's rows.
+
+    Attributes:
+        rows: The set, rendered.
+        order: Its usable rows, sorted by id (int64).
+        first: Where the set starts among all rows of the run.
+    """
+
+    rows: RenderedRows
+    order: np.ndarray[Any, np.dtype[np.int64]]
+    first: int = 0
+
+    def joined(self, rows: Sequence[int]) -> list[int]:
+        """Turn rows of the set into rows of the run."""
+        return [self.first + row for row in rows]
+
+
 class TwoStreams:
     """Which rows a step visits: a function of the step's number, the ids and the seed alone.
 
@@ -140,7 +193,7 @@ class TwoStreams:
     """
 
     def __init__(
-        self, finetuning: RowForward, safe: RowForward, *, batch_size: int, safe_batch_size: int,
+        self, finetuning: RowSet, safe: RowSet, *, batch_size: int, safe_batch_size: int,
         seed: int,
     ) -> None:  # fmt: skip
         self.finetuning, self.safe = finetuning, safe
@@ -222,21 +275,24 @@ class BilevelRun:
             lm.model, adapters, lora, seed=seed, learning_rate=learning_rate,
             max_gradient_norm=max_gradient_norm,
         )  # fmt: skip
-        self.finetuning, self.safe = (
-            RowForward(
-                self.trainer.model, found, cut=cut, device=lm.device,
-                max_batch_tokens=max_batch_tokens,
-                store=None if work is None else work / f"trunk-{name}.bin",
-            )
-            for name, found in (("finetuning_set", rows), ("safe_set", safe_rows))
+        joined = JoinedRows(rows, safe_rows)
+        self.forward = RowForward(
+            self.trainer.model, joined, cut=cut, device=lm.device,
+            max_batch_tokens=max_batch_tokens, store=None if work is None else work / "trunk.bin",
         )  # fmt: skip
-        self.notes += [self.finetuning.note] if self.finetuning.note else []
+        order, n = self.forward.order, len(rows)
+        self.finetuning = RowSet(rows, order[order < n])
+        self.safe = RowSet(safe_rows, order[order >= n] - n, first=n)
+        self.notes += [self.forward.note] if self.forward.note else []
         try:
-            self.finetuning.build(progress("trunk: finetuning_set"))
-            self.safe.build(progress("trunk: safe_set"))
+            self.forward.build(progress("trunk"))
         except BaseException:
             self.close()
             raise
+
+    def descend(self, *parts: Part) -> list[Tensor]:
+        """Step every adapter named down its parts; see `AdapterTrainer.descend`."""
+        return self.trainer.descend(self.forward, parts)
 
     def losses_under(self, adapter: str, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Losses of every fine-tuning row under one adapter, kept on disk as `name`.
@@ -245,15 +301,15 @@ class BilevelRun:
             float64 (n), NaN for rows that are not usable.
         """
         self.trainer.activate(adapter)
-        forward = self.finetuning
-        values = np.full(len(forward.rows), np.nan)
+        order = self.finetuning.order
+        values = np.full(len(self.finetuning.rows), np.nan)
         path = None if self.work is None else self.work / f"losses-{name}.safetensors"
         stored = None if path is None else read_checkpoint(path)
         if stored is not None:
-            values[forward.order] = stored[0]["losses"].numpy()
+            values[order] = stored[0]["losses"].numpy()
             return values
-        found = forward.losses_of(forward.order.tolist(), self.progress(f"losses: {name}"))
-        values[forward.order] = found
+        found = self.forward.losses_of(order.tolist(), self.progress(f"losses: {name}"))
+        values[order] = found
         if path is not None:
             save_checkpoint(path, {"losses": torch.from_numpy(found)}, {})
         return values

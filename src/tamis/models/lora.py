@@ -151,9 +151,16 @@ def adapter_parameters(peft_model: Any, adapter: str) -> dict[str, nn.Parameter]
     }
 
 
-def use_adapter(peft_model: Any, adapter: str) -> None:
-    """Make one adapter the active one, and the only one that gradients reach."""
-    peft_model.set_adapter(adapter)
+def use_adapters(peft_model: Any, adapters: Sequence[str]) -> None:
+    """Let gradients reach these adapters and no others.
+
+    One adapter is also the active one. With several, every row must name its own: a model runs all
+    active adapters on top of each other.
+    """
+    if len(adapters) == 1:
+        peft_model.set_adapter(adapters[0])
+    else:
+        peft_model.base_model.set_adapter(list(adapters))
 
 
 def detach_adapters(peft_model: Any) -> nn.Module:

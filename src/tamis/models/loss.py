@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from tamis.data.rendered import UNTRAINED
 
-CPU_CHUNK = 2**24  # logits held at once, 64 MiB; smaller chunks re-pack the projection too often
+CPU_CHUNK = 2**25  # logits held at once, 128 MiB; smaller chunks re-pack the projection too often
 GPU_CHUNK = 2**27  # 512 MiB: large enough to keep the cores busy
 
 _plain_heads: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
@@ -41,10 +41,15 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             chunk = slice(start, start + size)
             logits = functional.linear(hidden[chunk], weight, bias).float()
             targets = labels[chunk, None]
-            normaliser = logits.logsumexp(dim=1, keepdim=True)
-            losses[chunk] = (normaliser - logits.gather(1, targets)).squeeze(1)
+            logits -= logits.amax(dim=1, keepdim=True)
+            wanted = logits.gather(1, targets)
+            # In place, and once for both: the exponentials are the softmax before it is normalised.
+            total = logits.exp_().sum(dim=1, keepdim=True)
+            losses[chunk] = (total.log() - wanted).squeeze(1)
             if gradient is not None:
-                residual = logits.sub_(normaliser).exp_()
+                # Exact zero-sum residuals before the rounding to the weight's type: near p = 1 the
+                # difference of two rounded products would be noise.
+                residual = logits.div_(total)
                 residual.scatter_add_(1, targets, residual.new_full(targets.shape, -1.0))
                 gradient[chunk] = residual.to(weight.dtype) @ weight
         if gradient is not None:
@@ -91,7 +96,9 @@ def _gathering(head: Any, keep: Tensor, *, project: bool) -> Iterator[None]:
             del head.forward
 
 
-def token_losses(model: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+def token_losses(
+    model: Any, batch: Mapping[str, Tensor], adapters: Sequence[str] | None = None
+) -> tuple[Tensor, Tensor]:
     """Negative log-likelihood of every trained token.
 
     -log P(y_t | x, y_<t), with log-softmax in float32 whatever the model's type: bfloat16 logits
@@ -101,6 +108,7 @@ def token_losses(model: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tenso
         model: A causal language model (PEFT-wrapped or not) whose output projection is frozen.
         batch: `input_ids`, `attention_mask`, `labels` (B x T, -100 where not trained), on the
             model's device.
+        adapters: The adapter of each row (B); None takes the active one for all.
 
     Returns:
         Losses in nats (float32, K) and the row of each (int64, K).
@@ -111,10 +119,12 @@ def token_losses(model: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tenso
     labels, rows = targets[targets != UNTRAINED], keep.nonzero()[:, 0]
     head = model.get_output_embeddings()
     plain = has_plain_head(model)
+    mixed = {} if adapters is None else {"adapter_names": list(adapters)}
     with _gathering(head, keep, project=not plain):
         output = model(
-            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
-        ).logits.squeeze(0)
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False,
+            **mixed,
+        ).logits.squeeze(0)  # fmt: skip
     if plain:
         bias = getattr(head, "bias", None)
         losses: Tensor = _ChunkedCrossEntropy.apply(output, head.weight, bias, labels)  # type: ignore[no-untyped-call]
@@ -122,14 +132,16 @@ def token_losses(model: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tenso
     return functional.cross_entropy(output.float(), labels, reduction="none"), rows
 
 
-def row_losses(model: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Sum of a row's token losses, and how many tokens it sums.
+def row_losses(
+    model: Any, batch: Mapping[str, Tensor], adapters: Sequence[str] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Sum of a row's token losses, and how many tokens it sums; arguments as `token_losses`.
 
     Returns:
         Sums in nats (float32, B) and counts (int64, B); the mean is l(theta; z) of SEAL, Eq. 1.
         A row without trained tokens has sum 0 and count 0: its mean does not exist.
     """
-    losses, rows = token_losses(model, batch)
+    losses, rows = token_losses(model, batch, adapters)
     n_rows = batch["labels"].shape[0]
     sums = torch.zeros(n_rows, device=losses.device).index_add(0, rows, losses)
     return sums, torch.bincount(rows, minlength=n_rows)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from tamis.data.batch import pad_batch, token_budget_batches
-from tamis.data.rendered import RenderedRows
+from tamis.data.rendered import JoinedRows, RenderedRows
 from tamis.errors import ConfigError
 from tamis.files import write_text_atomic
 from tamis.models.lora import decoder_layers
@@ -70,7 +70,7 @@ class RowForward:
     """
 
     def __init__(
-        self, model: Any, rows: RenderedRows, *, cut: int, device: torch.device,
+        self, model: Any, rows: RenderedRows | JoinedRows, *, cut: int, device: torch.device,
         max_batch_tokens: int | None, store: Path | None = None,
     ) -> None:  # fmt: skip
         self.model = model
@@ -216,34 +216,45 @@ class RowForward:
         lengths = self.lengths[np.asarray(indices, dtype=np.int64)]
         return token_budget_batches(lengths, self.max_batch_tokens)
 
-    def losses(self, indices: Sequence[int]) -> Tensor:
-        """Mean loss of each row, in nats per trained token, differentiable (float32, B)."""
-        batch = to_device(pad_batch([self.rows[i] for i in indices]), self.device)
-        with self._from_trunk(indices, batch["input_ids"].shape[1]):
-            sums, counts = row_losses(self.model, batch)
-        return sums / counts
-
-    def accumulate(self, indices: Sequence[int], coefficients: Tensor) -> Tensor:
-        """Add the gradient of sum_i coefficients[i] * losses[i] to the trained parameters.
-
-        Runs in micro-batches of similar length; a batch whose coefficients are all zero is only
-        read, which saves its backward pass.
+    def losses(self, indices: Sequence[int], adapters: Sequence[str] | None = None) -> Tensor:
+        """Mean loss of each row, in nats per trained token, differentiable (float32, B).
 
         Args:
             indices: B usable rows.
+            adapters: The adapter of each; None takes the active one for all.
+        """
+        batch = to_device(pad_batch([self.rows[i] for i in indices]), self.device)
+        with self._from_trunk(indices, batch["input_ids"].shape[1]):
+            sums, counts = row_losses(self.model, batch, adapters)
+        return sums / counts
+
+    def accumulate(
+        self, indices: Sequence[int], coefficients: Tensor, adapters: Sequence[str] | None = None
+    ) -> Tensor:
+        """Add the gradient of sum_i coefficients[i] * losses[i] to the trained parameters.
+
+        Runs in micro-batches of similar length; rows whose coefficient is zero are only read, which
+        saves their backward pass.
+
+        Args:
+            indices: B usable rows; a row may occur under several adapters.
             coefficients: Weight of each row's loss (float32, B).
+            adapters: The adapter of each; None takes the active one for all.
 
         Returns:
             The losses before any step (float32, B, on the CPU), in the order of `indices`.
         """
         result = torch.empty(len(indices))
-        trained = bool(coefficients.any())
-        for places in self._places(indices):
-            with torch.set_grad_enabled(trained):
-                losses = self.losses([indices[i] for i in places])
-                if trained:
-                    (coefficients[places].to(losses.device) * losses).sum().backward()  # type: ignore[no-untyped-call]
-            result[places] = losses.detach().float().cpu()
+        for trained in (True, False):
+            chosen = ((coefficients != 0) == trained).nonzero()[:, 0].tolist()
+            for group in self._places([indices[i] for i in chosen]):
+                places = [chosen[i] for i in group]
+                names = None if adapters is None else [adapters[i] for i in places]
+                with torch.set_grad_enabled(trained):
+                    losses = self.losses([indices[i] for i in places], names)
+                    if trained:
+                        (coefficients[places].to(losses.device) * losses).sum().backward()  # type: ignore[no-untyped-call]
+                result[places] = losses.detach().float().cpu()
         return result
 
     @torch.no_grad()

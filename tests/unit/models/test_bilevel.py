@@ -15,7 +15,7 @@ import toy
 from tamis.data.load import load_examples
 from tamis.data.template import RenderConfig, RenderedRows, render
 from tamis.errors import ConfigError, NoTrainedTokensError
-from tamis.models.bilevel import AdapterTrainer, BilevelRun, TwoStreams
+from tamis.models.bilevel import AdapterTrainer, BilevelRun, Part, RowSet, TwoStreams
 from tamis.models.load import LanguageModel, weights_fingerprint
 from tamis.models.lora import LoraSettings
 from tamis.models.trunk import RowForward
@@ -33,15 +33,15 @@ def rows(n: int) -> RenderedRows:
 
 
 @functools.cache
-def forward_of(n: int) -> RowForward:
-    """Return a forward over n rows that need not run."""
-    return RowForward(toy.llama(), rows(n), cut=0, device=CPU, max_batch_tokens=400)
+def row_set(n: int) -> RowSet:
+    """Return n rows as a stream's set."""
+    return RowSet(rows(n), np.arange(n))
 
 
 def streams(n: int = 10, n_safe: int = 6, *, seed: int = 0, **sizes: int) -> TwoStreams:
     """Return streams in batches of 4 rows and 3 safe rows."""
     sizes = {"batch_size": 4, "safe_batch_size": 3, **sizes}
-    return TwoStreams(forward_of(n), forward_of(n_safe), seed=seed, **sizes)
+    return TwoStreams(row_set(n), row_set(n_safe), seed=seed, **sizes)
 
 
 def visited(found: TwoStreams, epoch: int) -> list[int]:
@@ -146,16 +146,25 @@ def trainer() -> Iterator[AdapterTrainer]:
     found.close()
 
 
-def part(trainer: AdapterTrainer, n: int = 4) -> tuple[RowForward, list[int], torch.Tensor]:
-    """Return rows of one set with equal weights."""
-    forward = RowForward(trainer.model, rows(10), cut=0, device=CPU, max_batch_tokens=400)
-    return forward, list(range(n)), torch.full((n,), 1 / n)
+def forward_of(trainer: AdapterTrainer) -> RowForward:
+    """Return a forward over ten rows."""
+    return RowForward(trainer.model, rows(10), cut=0, device=CPU, max_batch_tokens=400)
+
+
+def part(adapter: str = "upper", n: int = 4) -> Part:
+    """Return the first rows with equal weights."""
+    return Part(adapter, list(range(n)), torch.full((n,), 1 / n))
+
+
+def descend(trainer: AdapterTrainer, *parts: Part) -> list[torch.Tensor]:
+    """Take a step."""
+    return trainer.descend(forward_of(trainer), parts)
 
 
 def losses(trainer: AdapterTrainer, name: str) -> np.ndarray:
     """Losses of all rows under one adapter."""
     trainer.activate(name)
-    return part(trainer)[0].losses_of(list(range(10)))
+    return forward_of(trainer).losses_of(list(range(10)))
 
 
 def test_adapters_start_as_the_base_model(trainer: AdapterTrainer, tiny_lm: LanguageModel) -> None:
@@ -169,15 +178,14 @@ def test_descending_lowers_the_loss(trainer: AdapterTrainer) -> None:
     """Ten steps on four rows."""
     before = losses(trainer, "upper")[:4].mean()
     for _ in range(10):
-        trainer.descend("upper", [part(trainer)])
+        descend(trainer, part())
     assert losses(trainer, "upper")[:4].mean() < before - 0.05
 
 
 def test_descending_returns_the_losses_before_the_step(trainer: AdapterTrainer) -> None:
     """Of each part, in its order."""
     expected = losses(trainer, "upper")
-    first, second = part(trainer), part(trainer, 6)
-    found = trainer.descend("upper", [first, second])
+    found = descend(trainer, part(), part(n=6))
     assert [len(values) for values in found] == [4, 6]
     # float32, other padding
     np.testing.assert_allclose(found[1].numpy(), expected[:6], rtol=0, atol=5e-6)
@@ -186,7 +194,7 @@ def test_descending_returns_the_losses_before_the_step(trainer: AdapterTrainer) 
 def test_one_adapters_step_leaves_the_other_bit_equal(trainer: AdapterTrainer) -> None:
     """Theta and theta-hat share the base and nothing else."""
     before = {k: v.clone() for k, v in trainer.parameters["lower"].items()}
-    trainer.descend("upper", [part(trainer)])
+    descend(trainer, part())
     assert all(torch.equal(v, before[k]) for k, v in trainer.parameters["lower"].items())
 
 
@@ -196,7 +204,7 @@ def test_training_leaves_the_base_model_bit_equal(tiny_lm: LanguageModel) -> Non
     trainer = AdapterTrainer(
         model, ["upper"], LORA, seed=0, learning_rate=1.0, max_gradient_norm=1.0
     )
-    trainer.descend("upper", [part(trainer)])
+    descend(trainer, part())
     trainer.close()
     assert weights_fingerprint(model) == tiny_lm.fingerprint
     expected = tiny_lm.model.state_dict()
@@ -205,9 +213,8 @@ def test_training_leaves_the_base_model_bit_equal(tiny_lm: LanguageModel) -> Non
 
 def test_the_weight_of_a_part_scales_its_gradient(trainer: AdapterTrainer) -> None:
     """A part of weight zero changes nothing: the step is that of the other part alone."""
-    forward, some, weights = part(trainer)
-    trainer.descend("upper", [(forward, some, weights), (forward, [7, 8], torch.zeros(2))])
-    trainer.descend("lower", [(forward, some, weights)])
+    descend(trainer, part(), Part("upper", [7, 8], torch.zeros(2)))
+    descend(trainer, part("lower"))
     upper, lower = (trainer.parameters[name] for name in ("upper", "lower"))
     assert all(torch.equal(upper[key], lower[key]) for key in upper)
 
@@ -222,7 +229,7 @@ def test_a_loss_that_is_no_number_stops_before_the_step() -> None:
     )
     before = {k: v.clone() for k, v in trainer.parameters["upper"].items()}
     with pytest.raises(ConfigError, match=rf"rows {rows(10).ids[0]}, .*'upper' is not finite"):
-        trainer.descend("upper", [part(trainer)])
+        descend(trainer, part())
     assert all(torch.equal(v, before[k]) for k, v in trainer.parameters["upper"].items())
 
 
@@ -232,7 +239,7 @@ def test_a_restored_trainer_goes_on_bit_for_bit() -> None:
     def steps(trainer: AdapterTrainer, n: int) -> None:
         for _ in range(n):
             for name in ("upper", "lower"):
-                trainer.descend(name, [part(trainer)])
+                descend(trainer, part(name))
 
     def fresh() -> AdapterTrainer:
         return AdapterTrainer(
@@ -249,6 +256,55 @@ def test_a_restored_trainer_goes_on_bit_for_bit() -> None:
     assert all(torch.equal(value, expected[key]) for key, value in second.tensors().items())
 
 
+def steps_of_both(
+    *, mixed: bool, budget: int, n: int = 1
+) -> tuple[AdapterTrainer, list[torch.Tensor]]:
+    """Step both adapters down rows of their own and rows they share."""
+    trainer = AdapterTrainer(
+        toy.llama(), ["upper", "lower"], LORA, seed=0, learning_rate=1e-2, max_gradient_norm=1e9,
+        mixed=mixed,
+    )  # fmt: skip
+    forward = RowForward(trainer.model, rows(10), cut=0, device=CPU, max_batch_tokens=budget)
+    parts = [
+        Part("upper", [8, 9], torch.tensor([0.5, 0.2])),
+        Part("upper", [0, 1, 2], torch.tensor([0.1, 0.0, 0.3])),
+        Part("lower", [0, 1, 2], torch.tensor([0.4, 0.9, 0.0])),
+    ]
+    for _ in range(n):
+        losses = trainer.descend(forward, parts)
+    return trainer, losses
+
+
+@pytest.mark.parametrize("budget", [1, 120, 100_000])
+def test_one_mixed_pass_is_two_passes(budget: int) -> None:
+    """Gradients reach both adapters through one graph, each from its own rows, at any budget.
+
+    The second step is compared: at the first, the factors B are zero and A has no gradient. Adam
+    divides a gradient by its own size, so the gradients themselves are compared, after Adam's first
+    step has made the same parameters up to rounding.
+    """
+    mixed, mixed_losses = steps_of_both(mixed=True, budget=budget, n=2)
+    apart, apart_losses = steps_of_both(mixed=False, budget=budget, n=2)
+    for found, expected in zip(mixed_losses, apart_losses, strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
+    for name in ("upper", "lower"):
+        for key, parameter in mixed.parameters[name].items():
+            expected_gradient = apart.parameters[name][key].grad
+            assert expected_gradient is not None
+            assert expected_gradient.abs().max() > 1e-4
+            torch.testing.assert_close(parameter.grad, expected_gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_with_dropout_passes_are_apart() -> None:
+    """PEFT drops nothing in a mixed pass, so none is taken."""
+    settings = LoraSettings(rank=2, dropout=0.3)
+    trainer = AdapterTrainer(
+        toy.llama(), ["upper", "lower"], settings, seed=0, learning_rate=1e-2, max_gradient_norm=1.0
+    )
+    assert not trainer.mixed
+    assert len(descend(trainer, part(), part("lower"))) == 2
+
+
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_losses_are_read_without_dropout(dropout: float) -> None:
     """Train mode lasts for a step: before and after it the model is in eval mode."""
@@ -257,8 +313,7 @@ def test_losses_are_read_without_dropout(dropout: float) -> None:
         max_gradient_norm=1.0,
     )  # fmt: skip
     assert not trainer.model.training
-    forward, rows, weights = part(trainer)
-    trainer.descend("upper", [(forward, rows, weights)])
+    descend(trainer, part())
     assert not trainer.model.training
 
 
@@ -293,7 +348,7 @@ def test_kept_losses_are_read_back_without_the_model(tmp_path: Path) -> None:
     """A resumed run does not repeat them, whatever the adapter is by then."""
     run = bilevel_run(with_long_row(), tmp_path)
     first = run.losses_under("upper", "base")
-    run.trainer.descend("upper", [(run.finetuning, [0, 2], torch.ones(2))])
+    run.descend(Part("upper", [0, 2], torch.ones(2)))
     assert run.losses_under("upper", "base").tobytes() == first.tobytes()
     assert run.losses_under("upper", "final").tobytes() != first.tobytes()
 
@@ -311,7 +366,7 @@ def test_without_a_folder_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_run_is_restored_with_the_methods_own_tensors(tmp_path: Path) -> None:
     """Steps done, adapters and whatever else was saved."""
     run = bilevel_run(rows(4), tmp_path)
-    run.trainer.descend("lower", [(run.finetuning, [0, 1], torch.ones(2))])
+    run.descend(Part("lower", [0, 1], torch.ones(2)))
     run.save(5, {"logits": torch.tensor([1.0, 2.0])})
     again = bilevel_run(rows(4), tmp_path)
     step, tensors = again.restore()

@@ -20,7 +20,7 @@ from tamis.models.lora import (
     detach_adapters,
     layer_count,
     lora_config,
-    use_adapter,
+    use_adapters,
 )
 
 SMALL = LoraSettings(rank=2, alpha=6.0)
@@ -80,7 +80,7 @@ def test_all_adapters_start_as_the_base_model(tiny_lm: LanguageModel) -> None:
     expected = tiny_lm.model(input_ids=IDS).logits
     model = attached("upper", "lower")
     for name in ("upper", "lower"):
-        use_adapter(model, name)
+        use_adapters(model, [name])
         assert torch.equal(model(input_ids=IDS).logits, expected)
 
 
@@ -154,7 +154,7 @@ def test_the_update_is_alpha_over_rank_times_b_a(tiny_lm: LanguageModel) -> None
 def test_gradients_reach_only_the_active_adapter() -> None:
     """Neither the base nor the other adapter is trainable."""
     model = attached("upper", "lower")
-    use_adapter(model, "lower")
+    use_adapters(model, ["lower"])
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trainable
     assert all(".lower." in name for name in trainable)
@@ -164,7 +164,7 @@ def test_switching_back_makes_an_adapter_trainable_again() -> None:
     """Steps of two models alternate."""
     model = attached("upper", "lower")
     for name in ("lower", "upper"):
-        use_adapter(model, name)
+        use_adapters(model, [name])
     assert all(p.requires_grad for p in adapter_parameters(model, "upper").values())
 
 

@@ -1,0 +1,116 @@
+"""SEAL's time against a plain loop and against one TRL epoch over the same rows.
+
+Every arm trains float32 adapters on the same base, rows, tokens and labels; loading is left out,
+and everything else of ours is counted: trunk, base losses, steps, losses under the final models.
+Arms that train all layers are compared with one another, and so are arms that train the top fifth.
+
+    python benchmarks/seal_speed.py --rows 500 --safe 300
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from environment import (
+    environment,
+    interleaved,
+    labelled_rows,
+    matmul_peak,
+    spread,
+    write_result,
+)
+from plain_loops import plain_seal, trl_epoch
+
+from tamis.data.example import Examples
+from tamis.data.template import RenderConfig, render
+from tamis.methods.base import rank
+from tamis.methods.seal import SEAL
+from tamis.models.load import LanguageModel, load_model
+from tamis.models.lora import layer_count
+from tamis.models.trunk import resolve_cut
+
+RENDER = RenderConfig(max_prompt_tokens=96, max_response_tokens=96)
+
+
+def arms(
+    lm: LanguageModel, rows: Examples, safe: Examples, epochs: int, batch_size: int
+) -> dict[str, Callable[[], Any]]:
+    """Return every arm by name."""
+    rendered, rendered_safe = (render(found, lm.tokenizer, RENDER) for found in (rows, safe))
+    cut = SEAL().trunk_cut
+    n_layers = layer_count(lm.model)
+    top = tuple(range(resolve_cut(cut, n_layers), n_layers))
+    found: dict[str, Callable[[], Any]] = {}
+    for algorithm in ("full", "memory_efficient"):
+        for depth, trunk_cut, layers in (("all layers", 0, None), ("top fifth", cut, top)):
+            values = {"algorithm": algorithm, "epochs": epochs, "batch_size": batch_size,
+                      "safe_batch_size": batch_size}  # fmt: skip
+            ours = SEAL.model_validate({**values, "trunk_cut": trunk_cut})
+            lora = ours.lora.model_copy(update={"layers": layers})
+            plain = ours.model_copy(update={"lora": lora})
+            found[f"tamis {algorithm}, {depth}"] = lambda ours=ours: rank(
+                rows, ours, safe_set=safe, model=lm, render=RENDER
+            )
+            found[f"plain {algorithm}, {depth}"] = lambda plain=plain: plain_seal(
+                lm, rendered, rendered_safe, plain
+            )
+    found["trl epoch, all layers"] = lambda: trl_epoch(
+        lm, rendered, SEAL().lora, batch_size=batch_size, learning_rate=SEAL().learning_rate
+    )
+    return found
+
+
+def main() -> None:
+    """Time all arms, one after another, in every repeat."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rows", type=int, default=500)
+    parser.add_argument("--safe", type=int, default=300)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", default="seal")
+    arguments = parser.parse_args()
+    lm = load_model()
+    rows, safe = labelled_rows(arguments.rows, arguments.safe)
+    # Rows too long for the limits are nobody's: the plain loop knows no reasons.
+    rows, safe = (
+        found.restrict([i for i, ok in zip(found.ids, render(found, lm.tokenizer, RENDER).usable,
+                                           strict=True) if ok])
+        for found in (rows, safe)
+    )  # fmt: skip
+    works = arms(lm, rows, safe, arguments.epochs, arguments.batch_size)
+    peaks: list[float] = []
+    works["matmul"] = lambda: peaks.append(matmul_peak(lm))
+    times = interleaved(works, lm.device, arguments.repeats)
+    result: dict[str, Any] = {
+        "environment": environment(lm),
+        "settings": {**vars(arguments), "usable_rows": len(rows), "usable_safe": len(safe)},
+        "seconds": {name: spread(values) for name, values in times.items() if name != "matmul"},
+        "matmul_gflop_per_second": spread(peaks),
+        "speedup_over_reference": {},
+        "ratio_to_trl_epoch": {},
+    }
+    trl = times["trl epoch, all layers"]
+    for name, values in times.items():
+        if name.startswith("tamis"):
+            # Ratios within a repeat: the machine's mood is the same for both.
+            plain = times[name.replace("tamis", "plain")]
+            whole = times[name.replace("tamis", "plain").replace("top fifth", "all layers")]
+            result["speedup_over_reference"][name] = {
+                "same layers": spread([p / v for p, v in zip(plain, values, strict=True)]),
+                "reference on all layers": spread(
+                    [p / v for p, v in zip(whole, values, strict=True)]
+                ),
+            }
+            result["ratio_to_trl_epoch"][name] = spread(
+                [v / t for v, t in zip(values, trl, strict=True)]
+            )
+    for key in ("speedup_over_reference", "ratio_to_trl_epoch"):
+        print(key, result[key])
+    write_result(arguments.out, result)
+
+
+if __name__ == "__main__":
+    main()
