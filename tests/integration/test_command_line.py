@@ -78,6 +78,41 @@ def test_same_request_is_skipped_and_another_refused(data: Path, tmp_path: Path)
     assert json.loads((tmp_path / "r" / "manifest.json").read_text())["seed"] == 1
 
 
+def labels_of(path: Path, harmful: set[str]) -> Path:
+    """Write labels for all rows."""
+    lines = [json.dumps({"id": row["id"], "harmful": row["id"] in harmful}) for row in ROWS]
+    path.write_text("".join(line + "\n" for line in lines))
+    return path
+
+
+def test_labels_may_come_after_the_ranking(data: Path, tmp_path: Path) -> None:
+    """They are measured against the scores that are there; other labels are measured again."""
+    command = ("rank", "uniform", "--data", data, "--out", tmp_path / "r")
+    tamis(*command)
+    manifest = (tmp_path / "r" / "manifest.json").read_bytes()
+    assert not (tmp_path / "r" / "ranking.json").exists()
+    found = []
+    for harmful in ({"r0", "r1"}, {"r0", "r1", "r2"}):
+        labels = labels_of(tmp_path / "labels.jsonl", harmful)
+        result = tamis(*command, "--labels", labels)
+        assert result.returncode == 0, result.stderr
+        found.append(json.loads((tmp_path / "r" / "ranking.json").read_text()))
+    assert [ranking["readouts"]["score"]["n_harmful"] for ranking in found] == [2, 3]
+    assert (tmp_path / "r" / "manifest.json").read_bytes() == manifest
+    ends = [json.loads(line) for line in (tmp_path / "r" / "ends.jsonl").read_text().splitlines()]
+    assert {row["source_id"] for row in ends if row["harmful"]} == {"r0", "r1", "r2"}
+
+
+def test_labels_given_at_once_are_the_same_as_later(data: Path, tmp_path: Path) -> None:
+    """One command or two: the same figures."""
+    labels = labels_of(tmp_path / "labels.jsonl", {"r3", "r4"})
+    tamis("rank", "uniform", "--data", data, "--out", tmp_path / "one", "--labels", labels)
+    for more in ((), ("--labels", labels)):
+        tamis("rank", "uniform", "--data", data, "--out", tmp_path / "two", *more)
+    one, two = (tmp_path / name / "ranking.json" for name in ("one", "two"))
+    assert one.read_text() == two.read_text()
+
+
 def test_other_peoples_files_are_never_deleted(data: Path, tmp_path: Path) -> None:
     """--overwrite does not touch a folder that tamis did not write."""
     (tmp_path / "mine").mkdir()

@@ -6,8 +6,7 @@ Each returns the stage's manifest. A finished stage with the same request is not
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from tamis.cli.config import (
     RankSettings,
     SelectSettings,
 )
+from tamis.cli.measure import measure, measured_with, write_ends
 from tamis.cli.progress import ProgressReport
 from tamis.data.example import Examples
 from tamis.data.load import DataConfig, load_examples
@@ -24,7 +24,7 @@ from tamis.data.renderer import RenderConfig
 from tamis.data.row_lists import read_row_list
 from tamis.errors import ConfigError
 from tamis.evaluation.labels import join_labels, read_labels
-from tamis.files import atomic_path, file_sha256, json_line, write_json
+from tamis.files import atomic_path, file_sha256, json_line
 from tamis.methods import build_method
 from tamis.models.config import ModelConfig
 from tamis.runs import Stage
@@ -89,55 +89,56 @@ def run_rank(
     settings: RankSettings, common: Common, *, data: str, safe_set: str | None = None,
     labels: Path | None = None, rows: Path | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """`tamis rank`: scores.parquet, ends.jsonl, ranking.json (with labels), manifest.json."""
+    """`tamis rank`: scores.parquet, ends.jsonl, ranking.json (with labels), manifest.json.
+
+    Labels change no score and are no part of the request: given later, or others, they are measured
+    against the scores that are there.
+    """
     method = build_method(settings.method.name, settings.method.options)
     requires = set(getattr(method, "requires", ()))
     if "safe_set" in requires and safe_set is None:
         raise ConfigError(f"method {settings.method.name!r} needs safe_set: give --safe-set.")
     config = stage_config(common, settings, method=settings.method.resolved())
     inputs = stage_inputs(
-        data=data, safe_set=safe_set, labels=labels, rows=rows,
+        data=data, safe_set=safe_set, rows=rows,
         **(model_inputs(settings.model, settings.render) if "model" in requires else {}),
     )  # fmt: skip
     with Stage(
         common.out, "rank", config, inputs, seed=common.seed, overwrite=common.overwrite
     ) as stage:
-        if stage.finished:
+        if stage.finished and (labels is None or measured_with(stage.folder, labels)):
             return stage.manifest()
         examples = load_set(stage, "data", data, settings.data, rows)
-        safe_config = settings.safe_data or settings.data
-        safe = None if safe_set is None else load_set(stage, "safe_set", safe_set, safe_config)
-        truth = None if labels is None else read_labels(labels)
         # Joined now: a fault in the labels is told before hours of work.
+        truth = None if labels is None else read_labels(labels)
         labelled = None if truth is None else join_labels(examples, truth)
-        model = stage_model(settings.model, common) if "model" in requires else None
-        from tamis.methods.base import rank
+        if not stage.finished:
+            safe_config = settings.safe_data or settings.data
+            safe = None if safe_set is None else load_set(stage, "safe_set", safe_set, safe_config)
+            model = stage_model(settings.model, common) if "model" in requires else None
+            from tamis.methods.base import rank
 
-        scores = rank(
-            examples, method, safe_set=safe, model=model, render=settings.render,
-            seed=common.seed, work=stage.work, report=common.report, name=settings.method.name,
-        )  # fmt: skip
-        scores.write(stage.folder)
-        _write_ends(stage.folder, scores, examples, labelled)
-        if truth is not None:
-            from tamis.evaluation.ranking import ranking_report
-
-            readouts = scores.readouts()
-            primary = str(scores.details.get("readout", "score"))
-            if primary in readouts and primary != "score":
-                del readouts["score"]  # the same values under their own name
-            found = ranking_report(scores, readouts, truth, primary=primary, seed=common.seed)
-            write_json(stage.folder / "ranking.json", found)
-        notes = list(scores.details.get("notes", ()))
-        return stage.finish(
-            method=settings.method.name,
-            model=None if model is None else model.describe(),
-            rows_by_outcome=scores.rows_by_outcome(),
-            n_rows=len(scores),
-            data=data_facts(examples),
-            safe_set=None if safe is None else data_facts(safe),
-            details={**scores.details, "notes": [*notes, *_set_notes(examples, safe)]},
-        )
+            scores = rank(
+                examples, method, safe_set=safe, model=model, render=settings.render,
+                seed=common.seed, work=stage.work, report=common.report, name=settings.method.name,
+            )  # fmt: skip
+            scores.write(stage.folder)
+            write_ends(stage.folder, scores, examples, labelled)
+            notes = list(scores.details.get("notes", ()))
+            manifest = stage.finish(
+                method=settings.method.name,
+                model=None if model is None else model.describe(),
+                rows_by_outcome=scores.rows_by_outcome(),
+                n_rows=len(scores),
+                data=data_facts(examples),
+                safe_set=None if safe is None else data_facts(safe),
+                details={**scores.details, "notes": [*notes, *_set_notes(examples, safe)]},
+            )
+        manifest = stage.manifest()
+        if truth is not None and labels is not None:
+            readout = str(manifest["details"].get("readout", "score"))
+            measure(stage.folder, examples, truth, labels, readout, common.seed)
+        return manifest
 
 
 def stage_model(config: ModelConfig, common: Common) -> Any:
@@ -171,29 +172,6 @@ def _set_notes(examples: Examples, safe: Examples | None) -> list[str]:
             f"{repeats:.0f} times as often as a fine-tuning row."
         )
     return notes
-
-
-def _write_ends(folder: Path, scores: Any, examples: Examples, labelled: Any) -> None:
-    """Write the rows with the lowest and highest scores, for the report and the reader."""
-    from tamis.selection.select import best_first
-
-    best = best_first(scores)
-    ends = [("lowest", i) for i in best[::-1][:N_ENDS]] + [("highest", i) for i in best[:N_ENDS]]
-    lines = []
-    for end, i in ends:
-        example = examples[int(i)]
-        lines.append({
-            "id": example.id, "source_id": example.source_id, "score": float(scores.values[i]),
-            "end": end, "messages": [asdict(m) for m in example.messages],
-            "harmful": None if labelled is None else labelled[int(i)].harmful,
-        })  # fmt: skip
-    _write_jsonl(folder / "ends.jsonl", lines)
-
-
-def _write_jsonl(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
-        for line in lines:
-            stream.write(json_line(line))
 
 
 def run_select(
