@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tamis.data.template import RenderConfig, render
 from tamis.methods.seal import SEAL, Selector, seal_step
 from tamis.models.bilevel import BilevelRun, TwoStreams
+from tamis.models.features import FeatureCache
 from tamis.models.load import load_model
 
 N_OPERATIONS = 12
@@ -40,8 +41,9 @@ def main() -> None:
     )
     method = SEAL()
     found: dict[str, Any] = {"environment": environment(lm), "rows": len(rows), "parts": {}}
+    features = FeatureCache(lm)
     run = BilevelRun(
-        lm, rows, safe, adapters=["upper", "lower"], lora=method.lora,
+        features, rows, safe, adapters=["upper", "lower"], lora=method.lora,
         trunk_cut=method.trunk_cut, learning_rate=method.learning_rate,
         max_gradient_norm=method.max_gradient_norm, max_batch_tokens=None, seed=0, work=None,
         progress=lambda _: None,
@@ -68,9 +70,12 @@ def main() -> None:
 
         return work
 
+    def base_pass() -> None:
+        FeatureCache(lm).ensure(rows, ["loss", f"trunk:{run.forward.cut}"])
+
     parts: dict[str, tuple[Callable[[], Any], int]] = {
-        "trunk": (run.finetuning.build, tokens),
-        "losses": (lambda: run.finetuning.losses_of(run.finetuning.order.tolist()), tokens),
+        "base losses and trunk": (base_pass, tokens),
+        "losses from the trunk": (lambda: run.losses_under("upper", "upper"), tokens),
         "steps of full": (steps(2), 2 * tokens + safe_tokens),
         "steps of memory_efficient": (steps(1), tokens + safe_tokens),
     }

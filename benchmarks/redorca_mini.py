@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-PROJECT = Path(__file__).resolve().parents[1]
-RESULT = PROJECT / "benchmarks" / "results" / "redorca_mini.json"
+from environment import environment, test_data, write_result
+
 LENGTHS = ("--set", "render.max_prompt_tokens=96", "--set", "render.max_response_tokens=96")
 N_PROMPTS = 50  # of each evaluation kind
 MEASURES = ("auroc", "average_precision", "tpr_at_5pct_fpr")
@@ -37,12 +35,13 @@ def commands(data: Path, out: Path) -> list[list[str]]:
         lines = (data / "eval" / f"{name}_prompts.jsonl").read_text(encoding="utf-8").splitlines()
         path.write_text("\n".join(lines[:N_PROMPTS]) + "\n", encoding="utf-8")
         prompts += [f"--{flag}", str(path)]
-    seal = ["rank", "seal", *rows, *safe, *labels, *LENGTHS, "--set", "preset=small"]
+    cache = ["--cache", str(out / "features")]
+    seal = ["rank", "seal", *rows, *safe, *labels, *cache, *LENGTHS, "--set", "preset=small"]
     evaluate = ["evaluate", *prompts, *LENGTHS, "--set", "max_new_tokens=24"]
     return [
         [*seal, "--out", str(out / "full")],
         [*seal, "--set", "algorithm=memory_efficient", "--out", str(out / "me")],
-        ["rank", "loss", *rows, *labels, *LENGTHS, "--out", str(out / "loss")],
+        ["rank", "loss", *rows, *labels, *cache, *LENGTHS, "--out", str(out / "loss")],
         ["rank", "uniform", *rows, *labels, "--out", str(out / "uniform")],
         ["select", str(out / "full"), *rows, "--ratio", "0.8", "--out", str(out / "select")],
         ["finetune", "--data", str(out / "select" / "kept.jsonl"), "--max-steps", "40", *LENGTHS,
@@ -56,7 +55,12 @@ def commands(data: Path, out: Path) -> list[list[str]]:
 
 def collect(out: Path) -> dict[str, Any]:
     """Read the finished stages' figures; a stage that was not run is absent."""
-    found: dict[str, Any] = {"machine": machine(), "stages": {}, "detection": {}, "evaluation": {}}
+    found: dict[str, Any] = {
+        "environment": environment(),
+        "stages": {},
+        "detection": {},
+        "evaluation": {},
+    }
     for name in ("full", "me", "loss", "uniform", "select", "finetune", "before", "after"):
         path = out / name / "manifest.json"
         if not path.exists():
@@ -70,7 +74,6 @@ def collect(out: Path) -> dict[str, Any]:
             "rows_by_outcome": manifest.get("rows_by_outcome"),
             "trained": (manifest.get("details") or {}).get("trained"),
         }
-        found["versions"] = manifest["versions"]
         ranking = out / name / "ranking.json"
         if ranking.exists():
             report = json.loads(ranking.read_text(encoding="utf-8"))
@@ -92,37 +95,19 @@ def _measures(report: dict[str, Any]) -> dict[str, Any]:
     return {name: report[name] for name in (*MEASURES, "n", "n_harmful")}
 
 
-def machine() -> dict[str, Any]:
-    """Describe the processor and what it multiplies."""
-    import torch
-
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
-        "platform": platform.platform(),
-        "cpu": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "torch_threads": torch.get_num_threads(),
-        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
-
-
 def main() -> None:
     """Run what is missing, then write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--collect-only", action="store_true")
     arguments = parser.parse_args()
-    data = Path(os.environ.get("TAMIS_TEST_DATA", PROJECT.parent / "shared" / "data"))
+    data = test_data()
     arguments.out.mkdir(parents=True, exist_ok=True)
     if not arguments.collect_only:
         for command in commands(data, arguments.out):
             subprocess.run([sys.executable, "-m", "tamis", *command], check=True)
     found = collect(arguments.out)
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write_result("redorca_mini", found)
     for name, parts in found["detection"].items():
         print(name, {part: round(values["auroc"]["value"], 3) for part, values in parts.items()})
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from tamis.evaluation.evaluate import evaluate as evaluate
     from tamis.evaluation.judges import Verdict as Verdict
     from tamis.methods.base import RankingInputs as RankingInputs
-    from tamis.methods.base import Scores as Scores
     from tamis.methods.base import rank as rank
+    from tamis.methods.scores import Scores as Scores
     from tamis.report.render import write_report as write_report
     from tamis.selection.select import Selection as Selection
     from tamis.selection.select import select as select
@@ -31,7 +31,7 @@ _HOMES = {
     "write_report": "tamis.report.render",
     "Example": "tamis.data.example",
     "RankingInputs": "tamis.methods.base",
-    "Scores": "tamis.methods.base",
+    "Scores": "tamis.methods.scores",
     "Selection": "tamis.selection.select",
     "Verdict": "tamis.evaluation.judges",
     "RunConfig": "tamis.cli.config",

@@ -22,7 +22,9 @@ from tamis.data.load import load_examples
 from tamis.data.template import RenderConfig
 from tamis.errors import ConfigError, DataError, DuplicateIdError, NoTrainedTokensError
 from tamis.methods import METHODS, build_method, method_class
-from tamis.methods.base import RankingInputs, Scores, check_inputs
+from tamis.methods.base import RankingInputs, check_inputs
+from tamis.methods.scores import Scores
+from tamis.models import features
 from tamis.models.load import LanguageModel
 
 CONTROLS = {
@@ -160,14 +162,25 @@ def test_row_order_changes_no_score(case: str, tiny_lm: LanguageModel, baseline:
 @every_case
 @pytest.mark.parametrize("tokens", [1, 10_000])
 def test_batch_size_and_padding_change_no_score(
-    case: str, tokens: int, tiny_lm: LanguageModel, baseline: Ranked
-) -> None:
+    case: str, tokens: int, tiny_lm: LanguageModel, baseline: Ranked,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     """Row by row without padding, or all rows at once: within 1e-5 in float32."""
-    if "max_batch_tokens" not in method_class(CASES[case][0]).model_fields:
+    if "model" not in method_class(CASES[case][0]).requires:
         pytest.skip("runs no batches")
-    found = ranked(case, inputs_for(tiny_lm), max_batch_tokens=tokens)
+    monkeypatch.setattr(features, "CPU_BATCH_TOKENS", tokens)
+    found = ranked(case, inputs_for(tiny_lm))
     # Sums of float32 in another order differ by about 1e-6 of a loss of a few nats.
     np.testing.assert_allclose(found.values, baseline(case).values, rtol=0, atol=1e-5)
+
+
+@every_case
+def test_a_shared_cache_changes_no_score(
+    case: str, tiny_lm: LanguageModel, baseline: Ranked, tmp_path: Path
+) -> None:
+    """A second ranking takes the features of the first and gives the same bits."""
+    for _ in range(2):
+        assert_same(ranked(case, inputs_for(tiny_lm, cache=tmp_path)), baseline(case))
 
 
 @every_method
@@ -396,7 +409,7 @@ def test_an_unknown_preset_is_refused() -> None:
 
 OUTSIDE = '''
 """A method of somebody else's: no import of tamis but the result."""
-from tamis.methods.base import Scores
+from tamis.methods.scores import Scores
 
 
 class Shortest:

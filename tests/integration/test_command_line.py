@@ -42,7 +42,7 @@ def test_import_needs_no_torch(module: str) -> None:
 def test_help_names_every_verb() -> None:
     """`tamis --help` lists all verbs."""
     result = tamis("--help")
-    verbs = ("rank", "select", "finetune", "evaluate", "report", "inspect", "run", "demo")
+    verbs = ("rank", "select", "finetune", "evaluate", "report", "inspect", "run", "plan", "demo")
     assert result.returncode == 0
     assert [verb for verb in verbs if verb not in result.stdout] == []
 

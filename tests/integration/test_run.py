@@ -147,3 +147,28 @@ def test_killed_run_ends_with_the_same_bytes(
         "finetune/adapter/adapter_model.safetensors",
     ):
         assert (out / name).read_bytes() == (undisturbed / name).read_bytes(), name
+
+
+def plan(inputs: dict[str, Any], out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `tamis plan` on the settings."""
+    settings = command(inputs, out)[-1]
+    return subprocess.run(
+        [sys.executable, "-m", "tamis", "plan", settings, *arguments],
+        capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_plan_measures_and_refuses(inputs: dict[str, Any], tmp_path: Path) -> None:
+    """Minutes, memory and disk of every stage; nothing is written; too much is refused."""
+    result = plan(inputs, tmp_path / "run", "--json", "--max-minutes", "0.0001")
+    found = json.loads(result.stdout)
+    names = [stage["stage"] for stage in found["stages"]]
+    assert names == ["rank", "finetune", "evaluate, before and after"]
+    assert all(stage["minutes"] > 0 and stage["memory_gib"] > 0 for stage in found["stages"])
+    assert found["stages"][0]["disk_gib"] > 0
+    assert found["minutes"] == pytest.approx(sum(stage["minutes"] for stage in found["stages"]))
+    assert result.returncode == 2
+    assert "more than --max-minutes 0.0001" in result.stderr
+    assert "About that would take: 0 of the 40 rows" in result.stderr
+    assert not (tmp_path / "run").exists()

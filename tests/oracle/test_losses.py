@@ -29,6 +29,7 @@ import toy
 from tamis.data.batch import pad_batch
 from tamis.data.template import RenderConfig, RenderedRow, RenderedRows, render
 from tamis.models import loss
+from tamis.models.features import to_device
 from tamis.models.lora import (
     LoraSettings,
     adapter_parameters,
@@ -37,7 +38,8 @@ from tamis.models.lora import (
     detach_adapters,
 )
 from tamis.models.loss import has_plain_head, row_losses, token_losses
-from tamis.models.trunk import RowForward, to_device
+from tamis.models.row_forward import RowForward
+from tamis.models.trunk import run_until
 
 CPU = torch.device("cpu")
 # Sums of float32 in another order: a few 1e-7 of losses of about six nats.
@@ -70,10 +72,15 @@ def batch_of(*indices: int) -> dict[str, Tensor]:
 
 
 def forward_of(model: Any, *, cut: int = 0, max_batch_tokens: int = 200) -> RowForward:
-    """Return a built forward over all rows."""
-    forward = RowForward(model, rows(), cut=cut, device=CPU, max_batch_tokens=max_batch_tokens)
-    forward.build()
-    return forward
+    """Return a forward over all rows, from their trunk where there is a cut."""
+
+    def trunk(index: int) -> Tensor:
+        return run_until(model, batch_of(index), cut)[0]
+
+    return RowForward(
+        model, rows(), cut=cut, trunk=trunk if cut else None, device=CPU,
+        max_batch_tokens=max_batch_tokens,
+    )  # fmt: skip
 
 
 SIZES = {"vocab_size": len(toy.tokenizer()), "hidden_size": 32, "intermediate_size": 64,

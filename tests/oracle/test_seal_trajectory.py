@@ -21,7 +21,8 @@ from torch.nn import functional
 import toy
 from tamis.data.batch import visiting_order
 from tamis.data.template import RenderConfig, render
-from tamis.methods.base import RankingInputs, Scores
+from tamis.methods.base import RankingInputs
+from tamis.methods.scores import Scores
 from tamis.methods.seal import SEAL
 from tamis.models.load import LanguageModel
 from tamis.models.lora import LoraSettings, adapter_parameters, attach_adapters

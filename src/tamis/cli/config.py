@@ -17,6 +17,7 @@ from tamis.data.load import DataConfig
 from tamis.data.template import RenderConfig
 from tamis.errors import ConfigError, unknown_name
 from tamis.evaluation.evaluate import EvaluateConfig
+from tamis.evaluation.prompts import PromptKind
 from tamis.methods import build_method, method_class, settings_error
 from tamis.models.config import ModelConfig
 from tamis.selection.select import SelectConfig
@@ -104,6 +105,10 @@ class PromptPaths(_Section):
     helpful: Path | None = None
     pairs: Path | None = None
 
+    def by_kind(self) -> dict[PromptKind, Path | None]:
+        """Return the files of prompts, without the pairs."""
+        return {"harmful": self.harmful, "over_refusal": self.over_refusal, "helpful": self.helpful}
+
 
 class RunConfig(_Section):
     """`tamis run`: every verb in order, from one file. Paths are relative to the file."""
@@ -116,6 +121,8 @@ class RunConfig(_Section):
     """JSONL of `id` and `harmful`, when the truth is known."""
     rows: Path | None = None
     """List of ids: restrict everything to these rows."""
+    cache: Path | None = None
+    """Folder of what the model makes of rows, shared by rankings; None keeps nothing."""
     out: Path
     """Folder for one subfolder per stage, and the report."""
     seed: int = 0
@@ -155,6 +162,7 @@ class RunConfig(_Section):
         return config.model_copy(update={
             "finetuning_set": beside(config.finetuning_set), "safe_set": beside(config.safe_set),
             "labels": beside(config.labels), "rows": beside(config.rows),
+            "cache": beside(config.cache),
             "out": beside(config.out), "prompts": PromptPaths(**prompts),
             "model": model_beside(config.model),
             "ranking_model": model_beside(config.ranking_model),

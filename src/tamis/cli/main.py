@@ -93,7 +93,10 @@ def rank(
     safe_set: Annotated[str | None, typer.Option("--safe-set", help="Trusted rows.")] = None,
     model: Model = None,
     labels: Annotated[Path | None, typer.Option("--labels", help="JSONL of id, harmful.")] = None,
-    rows: Rows = None, config: Config = None, sets: Sets = None, on_bad_row: OnBadRow = None,
+    rows: Rows = None,
+    cache: Annotated[Path | None, typer.Option("--cache", help="Folder of what the model makes of "
+                                               "rows; rankings that share it save work.")] = None,
+    config: Config = None, sets: Sets = None, on_bad_row: OnBadRow = None,
     on_too_long: OnTooLong = None, seed: Seed = 0, device: Device = None, dtype: Dtype = None,
     overwrite: Overwrite = False, as_json: AsJson = False,
 ) -> None:  # fmt: skip
@@ -106,7 +109,7 @@ def rank(
     settings = read_settings(RankSettings, config, sets or [], given)
     with _common(out, seed, device, dtype, overwrite) as common:
         manifest = run_rank(
-            settings, common, data=data, safe_set=safe_set, labels=labels, rows=rows
+            settings, common, data=data, safe_set=safe_set, labels=labels, rows=rows, cache=cache
         )
     _show(manifest, out, as_json)
 
@@ -223,6 +226,32 @@ def run(
     from tamis.cli.pipeline import run_pipeline
 
     _pipeline(lambda: RunConfig.read(config, sets or []), run_pipeline, overwrite, as_json)
+
+
+@cli.command()
+def plan(
+    config: Annotated[Path, typer.Argument(help="YAML file: as for `tamis run`.")],
+    sets: Sets = None,
+    max_minutes: Annotated[float | None, typer.Option("--max-minutes", help="Refuse a run that "
+                                                      "takes longer.")] = None,
+    max_memory_gib: Annotated[float | None, typer.Option("--max-memory-gib", help="Refuse a run "
+                                                         "that needs more.")] = None,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Measure a few rows, and say what a run will take, before anything long starts."""
+    from tamis.cli.config import RunConfig
+    from tamis.cli.plan import plan_run
+    from tamis.cli.progress import ProgressReport
+    from tamis.cli.show import plan_table
+
+    settings = RunConfig.read(config, sets or [])
+    with ProgressReport(stderr) as progress:
+        found = plan_run(settings, progress)
+    if as_json:
+        typer.echo(json.dumps(found.to_json()))
+    else:
+        Console().print(plan_table(found))
+    found.refuse_above(max_minutes, max_memory_gib)
 
 
 @cli.command()

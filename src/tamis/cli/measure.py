@@ -57,7 +57,7 @@ def measure(
         seed: Of the bootstrap.
     """
     from tamis.evaluation.ranking import ranking_report
-    from tamis.methods.base import Scores
+    from tamis.methods.scores import Scores
 
     scores = Scores.read(folder)
     write_ends(folder, scores, examples, join_labels(examples, truth))

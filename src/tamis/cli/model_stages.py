@@ -53,13 +53,7 @@ def run_evaluate(
 ) -> dict[str, Any]:  # fmt: skip
     """`tamis evaluate`: metrics.json, generations.jsonl, likelihoods.jsonl, manifest.json."""
     from tamis.evaluation.evaluate import evaluate
-    from tamis.evaluation.prompts import (
-        Prompt,
-        PromptKind,
-        read_pairs,
-        read_prompts,
-        shipped_prompts,
-    )
+    from tamis.evaluation.prompts import chosen_prompts, read_pairs
 
     config = stage_config(common, settings)
     if adapter is not None and (adapter / "adapter").is_dir():
@@ -73,11 +67,7 @@ def run_evaluate(
         if stage.finished:
             return stage.manifest()
 
-        def chosen(kind: PromptKind, path: Path | None) -> list[Prompt]:
-            if path is None:
-                return shipped_prompts(kind)
-            return read_prompts(path, with_reference=kind == "helpful")
-
+        chosen = chosen_prompts(prompts.by_kind())
         pairs = None if prompts.pairs is None else read_pairs(prompts.pairs)
         model = stage_model(settings.model, common)
         if adapter is not None:
@@ -85,9 +75,8 @@ def run_evaluate(
 
             model = with_adapter(model, adapter)
         found = evaluate(
-            model, harmful=chosen("harmful", prompts.harmful),
-            over_refusal=chosen("over_refusal", prompts.over_refusal),
-            helpful=chosen("helpful", prompts.helpful), pairs=pairs,
+            model, harmful=chosen["harmful"], over_refusal=chosen["over_refusal"],
+            helpful=chosen["helpful"], pairs=pairs,
             config=settings.evaluate, render_config=settings.render, seed=common.seed,
             work=stage.work, report=common.report,
         )  # fmt: skip

@@ -46,7 +46,7 @@ def run_pipeline(
         RankSettings(method=config.method, model=ranking_model, data=config.data,
                      safe_data=config.safe_data, render=config.render),
         stage("rank"), data=config.finetuning_set, safe_set=config.safe_set,
-        labels=config.labels, rows=config.rows,
+        labels=config.labels, rows=config.rows, cache=config.cache,
     )  # fmt: skip
     run_select(
         SelectSettings(select=config.select, data=config.data), stage("select"),

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tamis.cli.config import InspectSettings
+from tamis.cli.plan import Plan
 from tamis.data.audit import Audit, audit, show_row
 from tamis.data.load import load_examples
 from tamis.data.row_lists import read_row_list
@@ -37,6 +38,22 @@ def stage_summary(manifest: Mapping[str, Any], out: Path) -> RenderableType:
     details = manifest.get("details") or {}
     lines += [f"note: {note}" for note in details.get("notes", ())]
     return Group(terminal_summary([out]), Text(visible("\n".join(lines))))
+
+
+def plan_table(plan: Plan) -> RenderableType:
+    """Return what a run will take, stage by stage."""
+    table = Table(title=f"{plan.n_rows:,} rows of {plan.tokens_per_row:.0f} tokens on average")
+    for heading in ("Stage", "Minutes", "Memory, GiB", "Disk, GiB", "Measured on"):
+        table.add_column(
+            heading, justify="left" if heading in ("Stage", "Measured on") else "right"
+        )
+    for stage in plan.stages:
+        table.add_row(stage.stage, f"{stage.minutes:.1f}", f"{stage.memory_gib:.1f}",
+                      f"{stage.disk_gib:.2f}", stage.measured)  # fmt: skip
+    table.add_section()
+    table.add_row("all", f"{plan.minutes:.1f}", f"{plan.memory_gib:.1f}",
+                  f"{max(stage.disk_gib for stage in plan.stages):.2f}", "")  # fmt: skip
+    return table
 
 
 def inspect_data(

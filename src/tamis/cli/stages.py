@@ -87,12 +87,12 @@ def load_set(
 
 def run_rank(
     settings: RankSettings, common: Common, *, data: str, safe_set: str | None = None,
-    labels: Path | None = None, rows: Path | None = None,
+    labels: Path | None = None, rows: Path | None = None, cache: Path | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """`tamis rank`: scores.parquet, ends.jsonl, ranking.json (with labels), manifest.json.
 
     Labels change no score and are no part of the request: given later, or others, they are measured
-    against the scores that are there.
+    against the scores that are there. Nor is the cache, which saves work.
     """
     method = build_method(settings.method.name, settings.method.options)
     requires = set(getattr(method, "requires", ()))
@@ -120,7 +120,8 @@ def run_rank(
 
             scores = rank(
                 examples, method, safe_set=safe, model=model, render=settings.render,
-                seed=common.seed, work=stage.work, report=common.report, name=settings.method.name,
+                seed=common.seed, work=stage.work, cache=cache, report=common.report,
+                name=settings.method.name,
             )  # fmt: skip
             scores.write(stage.folder)
             write_ends(stage.folder, scores, examples, labelled)
@@ -179,7 +180,7 @@ def run_select(
     rows: Path | None = None, subset: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """`tamis select`: kept.jsonl, dropped.jsonl, selection.parquet, manifest.json."""
-    from tamis.methods.base import SCORES_FILE, Scores
+    from tamis.methods.scores import SCORES_FILE, Scores
     from tamis.selection.select import match_to_data, select
 
     rule = settings.select

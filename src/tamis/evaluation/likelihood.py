@@ -61,7 +61,7 @@ def answer_losses(
     Returns:
         One loss per answer, in order.
     """
-    from tamis.models.trunk import RowForward  # imports torch
+    from tamis.models.row_forward import RowForward  # imports torch
 
     examples = Examples.from_records(
         ParsedRow((Message("user", prompt), Message("assistant", answer)))
@@ -75,7 +75,10 @@ def answer_losses(
     values = np.full(len(rendered), np.nan)
     if len(usable):
         forward = RowForward(
-            lm.model, rendered, cut=0, device=lm.device, max_batch_tokens=max_batch_tokens
+            lm.model,
+            rendered,
+            device=lm.device,
+            max_batch_tokens=max_batch_tokens,
         )
         values[usable] = forward.losses_of(usable.tolist(), progress)
     reasons = [

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import importlib.resources
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -139,6 +139,20 @@ def shipped_prompts(kind: PromptKind) -> list[Prompt]:
     resource = importlib.resources.files("tamis") / "assets" / "demo" / _SHIPPED_FILES[kind]
     with importlib.resources.as_file(resource) as path:
         return read_prompts(path, with_reference=kind == "helpful")
+
+
+def chosen_prompts(paths: Mapping[PromptKind, Path | None]) -> dict[PromptKind, list[Prompt]]:
+    """Read the prompts of every kind; where no file is given, the shipped ones.
+
+    Raises:
+        DataError: A file holds no prompts, or a bad line (named).
+    """
+    return {
+        kind: shipped_prompts(kind)
+        if (path := paths.get(kind)) is None
+        else read_prompts(path, with_reference=kind == "helpful")
+        for kind in PROMPT_KINDS
+    }
 
 
 def shipped_openings() -> Openings:

@@ -15,16 +15,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
-import torch
-from pydantic import Field
-
 from tamis.errors import NoTrainedTokensError
-from tamis.methods.base import Method, RankingInputs, Scores
-from tamis.models.checkpoint import read_checkpoint, save_checkpoint
-from tamis.models.trunk import RowForward
-
-ROWS_PER_PART = 2048  # a killed run repeats at most this many rows
+from tamis.methods.base import Method, RankingInputs
+from tamis.methods.scores import Scores
 
 
 class Loss(Method):
@@ -35,27 +28,20 @@ class Loss(Method):
 
     requires: ClassVar[frozenset[str]] = frozenset({"model"})
 
-    max_batch_tokens: int | None = Field(None, ge=1)
-    """Tokens run at once, padding included; None is 1,024 on a CPU and 16,384 on a GPU."""
-
     def rank(self, inputs: RankingInputs) -> Scores:
         """Score every row; unusable rows are NaN with their outcome.
 
         Raises:
             NoTrainedTokensError: No row has a token to score.
         """
-        assert inputs.model is not None, "check_inputs comes first"
         rows = inputs.rendered()
         if not rows.usable.any():
             raise NoTrainedTokensError(
                 f"none of the {len(rows)} rows has a trained token ({rows.counts()}). Raise "
                 "render.max_prompt_tokens and render.max_response_tokens."
             )
-        forward = RowForward(
-            inputs.model.model, rows, cut=0, device=inputs.model.device,
-            max_batch_tokens=self.max_batch_tokens,
-        )  # fmt: skip
-        losses = _losses_in_parts(forward, inputs)
+        inputs.features.ensure(rows, ["loss"], inputs.progress("losses"))
+        losses = inputs.features.losses(rows)
         return Scores(
             method="loss",
             ids=inputs.finetuning_set.ids,
@@ -65,21 +51,3 @@ class Loss(Method):
             n_trained_tokens=rows.column("n_trained_tokens"),
             columns={"loss_base": losses},
         )
-
-
-def _losses_in_parts(forward: RowForward, inputs: RankingInputs) -> np.ndarray:
-    """Score in parts of rows sorted by id, each kept on disk as it is done."""
-    order = forward.order
-    values = np.full(len(forward.rows), np.nan)
-    progress = inputs.progress("scoring")
-    for part, start in enumerate(range(0, len(order), ROWS_PER_PART)):
-        chosen = order[start : start + ROWS_PER_PART]
-        path = None if inputs.work is None else inputs.work / f"losses-{part:05d}.safetensors"
-        stored = None if path is None else read_checkpoint(path)
-        if stored is None:
-            values[chosen] = forward.losses_of(chosen.tolist(), progress, start, len(order))
-            if path is not None:
-                save_checkpoint(path, {"losses": torch.from_numpy(values[chosen])}, {})
-        else:
-            values[chosen] = stored[0]["losses"].numpy()
-    return values

@@ -38,8 +38,10 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from tamis.methods.base import Method, RankingInputs, Scores
-from tamis.models.bilevel import ADAM_BETAS, BilevelRun, Part, TwoStreams
+from tamis.methods.base import Method, RankingInputs
+from tamis.methods.scores import Scores
+from tamis.models.adapter_trainer import ADAM_BETAS, Part
+from tamis.models.bilevel import BilevelRun, TwoStreams
 from tamis.models.checkpoint import optimizer_tensors, restore_optimizer
 from tamis.models.lora import LoraSettings
 from tamis.rng import scoped_torch_seed
@@ -262,18 +264,16 @@ class SEAL(Method):
             NoTrainedTokensError: One of the sets has no row to learn from.
             ConfigError: trunk_cut leaves no layer to train, or the model has no place for adapters.
         """
-        assert inputs.model is not None, "check_inputs comes first"
         run = BilevelRun(
-            inputs.model, inputs.rendered("finetuning_set"), inputs.rendered("safe_set"),
+            inputs.features, inputs.rendered("finetuning_set"), inputs.rendered("safe_set"),
             adapters=["upper", "lower"] if self.algorithm == "full" else ["upper"], lora=self.lora,
             trunk_cut=self.trunk_cut, learning_rate=self.learning_rate,
             max_gradient_norm=self.max_gradient_norm, max_batch_tokens=self.max_batch_tokens,
             seed=inputs.seed, work=inputs.work, progress=inputs.progress,
         )  # fmt: skip
         try:
-            # Both factors B are zero before training: adapter "upper" is the base model.
-            losses = {"base": run.losses_under("upper", "base")}
             selector = self._train(run, inputs)
+            losses = {"base": run.base_losses()}
             losses |= {name: run.losses_under(name, name) for name in run.trainer.parameters}
         finally:
             run.close()

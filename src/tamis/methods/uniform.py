@@ -10,7 +10,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from tamis.methods.base import Method, RankingInputs, Scores
+from tamis.methods.base import Method, RankingInputs
+from tamis.methods.scores import Scores
 from tamis.rng import derived_seed
 
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,146 +19,20 @@ from torch import Tensor
 
 from tamis.data.batch import visiting_order
 from tamis.data.rendered import JoinedRows, RenderedRows
-from tamis.errors import ConfigError, NoTrainedTokensError
+from tamis.errors import NoTrainedTokensError
+from tamis.models.adapter_trainer import AdapterTrainer, Part
 from tamis.models.checkpoint import (
-    named,
-    optimizer_tensors,
     read_checkpoint,
-    restore_optimizer,
-    restore_parameters,
     save_checkpoint,
 )
-from tamis.models.load import LanguageModel
+from tamis.models.features import FeatureCache, Progress, batch_tokens
 from tamis.models.lora import (
     LoraSettings,
-    adapter_parameters,
-    attach_adapters,
     choose_targets,
-    detach_adapters,
     layer_count,
-    use_adapters,
 )
-from tamis.models.trunk import Progress, RowForward, resolve_cut
-
-ADAM_BETAS = (0.9, 0.95)  # SEAL's published engines, hanshen95/SEAL@1538e62 train_sft_selector.py
-
-
-class Part(NamedTuple):
-    """Rows whose weighted losses one adapter descends."""
-
-    adapter: str
-    rows: Sequence[int]
-    """Usable rows of the forward (B)."""
-    weights: Tensor
-    """Coefficient of each row's loss (float32, B)."""
-
-
-class AdapterTrainer:
-    """Train named adapters on one base model.
-
-    Args:
-        model: The base model; changed in place until `close`.
-        names: Adapter names; all start from the same weights.
-        settings: Shape and place of the adapters.
-        seed: Seed of the adapters' first weights.
-        learning_rate: AdamW's, constant, without weight decay.
-        max_gradient_norm: Gradients are scaled down to this norm before each step.
-        mixed: Run rows of several adapters in one pass. The gradients are those of separate
-            passes; with dropout, which PEFT cannot mix, passes are separate in any case.
-    """
-
-    def __init__(
-        self, model: Any, names: Sequence[str], settings: LoraSettings, *, seed: int,
-        learning_rate: float, max_gradient_norm: float, mixed: bool = True,
-    ) -> None:  # fmt: skip
-        self.model = attach_adapters(model, names, settings, seed=seed)
-        self.model.eval()
-        self.dropout = settings.dropout > 0
-        self.mixed = mixed and not self.dropout
-        self.parameters = {name: adapter_parameters(self.model, name) for name in names}
-        self.max_gradient_norm = max_gradient_norm
-        self.optimizers = {
-            name: torch.optim.AdamW(
-                list(parameters.values()), lr=learning_rate, betas=ADAM_BETAS, weight_decay=0.0
-            )
-            for name, parameters in self.parameters.items()
-        }
-
-    def descend(self, forward: RowForward, parts: Sequence[Part]) -> list[Tensor]:
-        """Take one optimiser step of every adapter named, down the sum of its parts.
-
-        Args:
-            forward: The rows.
-            parts: Rows, their adapter and their weights; an adapter may have several.
-
-        Returns:
-            The losses of each part's rows before the steps (float32, on the CPU).
-
-        Raises:
-            ConfigError: A loss is not finite: the step would spoil the model.
-        """
-        names = list(dict.fromkeys(part.adapter for part in parts))
-        for name in names:
-            self.optimizers[name].zero_grad(set_to_none=True)
-        together = [names] if self.mixed else [[name] for name in names]
-        losses: list[Tensor] = [torch.empty(0)] * len(parts)
-        for group in together:
-            use_adapters(self.model, group)
-            # Dropout is the only part of a decoder that train mode changes.
-            self.model.train(self.dropout)
-            chosen = [i for i, part in enumerate(parts) if part.adapter in group]
-            found = self._accumulate(forward, [parts[i] for i in chosen], mixed=len(group) > 1)
-            for i, values in zip(chosen, found, strict=True):
-                losses[i] = values
-            self.model.eval()
-        for part, values in zip(parts, losses, strict=True):
-            self._refuse_nonfinite(forward, part, values)
-        for name in names:
-            torch.nn.utils.clip_grad_norm_(self.parameters[name].values(), self.max_gradient_norm)
-            self.optimizers[name].step()
-        return losses
-
-    @staticmethod
-    def _accumulate(forward: RowForward, parts: Sequence[Part], *, mixed: bool) -> Sequence[Tensor]:
-        """Add up the gradients of all parts in one go, as few and as full batches as can be."""
-        rows = [row for part in parts for row in part.rows]
-        adapters = [part.adapter for part in parts for _ in part.rows] if mixed else None
-        losses = forward.accumulate(rows, torch.cat([part.weights for part in parts]), adapters)
-        sizes = [len(part.rows) for part in parts]
-        return torch.split(losses, sizes)
-
-    @staticmethod
-    def _refuse_nonfinite(forward: RowForward, part: Part, losses: Tensor) -> None:
-        if bool(torch.isfinite(losses).all()):
-            return
-        bad = [forward.rows[row].id for row, loss in zip(part.rows, losses, strict=True)
-               if not torch.isfinite(loss)]  # fmt: skip
-        raise ConfigError(
-            f"the loss of rows {', '.join(bad[:5])} under adapter {part.adapter!r} is not finite. "
-            "Lower learning_rate, or set --dtype float32."
-        )
-
-    def activate(self, name: str) -> None:
-        """Make one adapter the one that losses are computed with."""
-        use_adapters(self.model, [name])
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Everything needed to go on: parameters and optimiser states."""
-        state: dict[str, Tensor] = {}
-        for name, parameters in self.parameters.items():
-            state |= named(f"adapter-{name}", parameters)
-            state |= optimizer_tensors(self.optimizers[name], f"optimizer-{name}")
-        return state
-
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put back what `tensors` returned."""
-        for name, parameters in self.parameters.items():
-            restore_parameters(parameters, f"adapter-{name}", tensors)
-            restore_optimizer(self.optimizers[name], f"optimizer-{name}", tensors)
-
-    def close(self) -> None:
-        """Remove the adapters; the base model is as it was."""
-        detach_adapters(self.model)
+from tamis.models.row_forward import RowForward
+from tamis.models.trunk import resolve_cut, trunk_is_exact
 
 
 @dataclass(frozen=True)
@@ -230,7 +104,7 @@ class BilevelRun:
     """Both sets and the trained models of one run, with its checkpoint.
 
     Args:
-        lm: The model; changed in place until `close`.
+        features: The model, changed in place until `close`, and what is known of rows under it.
         rows: Rendered fine-tuning rows.
         safe_rows: Rendered safe rows.
         adapters: Names of the models to train.
@@ -240,16 +114,16 @@ class BilevelRun:
         max_gradient_norm: Likewise.
         max_batch_tokens: Tokens run at once, padding included; None is chosen by the device.
         seed: The user's seed.
-        work: Folder for checkpoints and the trunk's output; None keeps everything in memory.
+        work: Folder for checkpoints; None keeps everything in memory.
         progress: Given a stage's name, the callback for its progress.
 
     Raises:
         NoTrainedTokensError: One of the sets has no row to learn from.
-        ConfigError: No layer would be trained, or the adapters have no place.
+        ConfigError: No layer would be trained, the adapters have no place, or the trunk no room.
     """
 
     def __init__(
-        self, lm: LanguageModel, rows: RenderedRows, safe_rows: RenderedRows, *,
+        self, features: FeatureCache, rows: RenderedRows, safe_rows: RenderedRows, *,
         adapters: Sequence[str], lora: LoraSettings, trunk_cut: float, learning_rate: float,
         max_gradient_norm: float, max_batch_tokens: int | None, seed: int, work: Path | None,
         progress: Callable[[str], Progress | None],
@@ -261,34 +135,41 @@ class BilevelRun:
                     f"({found.counts()}). Raise render.max_prompt_tokens and "
                     "render.max_response_tokens."
                 )
-        n_layers = layer_count(lm.model)
+        lm, n_layers = features.lm, layer_count(features.lm.model)
         cut = resolve_cut(trunk_cut, n_layers)
-        layers = tuple(range(cut, n_layers)) if cut else None
-        lora = lora.model_copy(update={"layers": layers})
+        lora = lora.model_copy(update={"layers": tuple(range(cut, n_layers)) if cut else None})
         targets, note = choose_targets(lm.model, lora)
         self.trained = (
             f"LoRA r={lora.rank} on {', '.join(targets)} of layers {cut} to {n_layers - 1}"
         )
         self.notes = [note] if note else []
-        self.work, self.progress = work, progress
+        if cut and not trunk_is_exact(lm.model, cut, lm.device):
+            self.notes.append(
+                f"the layers below {cut} of this architecture cannot be run apart: they run again "
+                "at every visit, which is slower and gives the same scores."
+            )
+            cut = 0
+        self.features, self.work, self.progress = features, work, progress
+        joined = JoinedRows(rows, safe_rows)
+        trunk = [f"trunk:{cut}"] if cut else []
+        features.ensure(rows, ["loss", *trunk], progress("base losses"))
+        features.ensure(safe_rows, trunk, progress("trunk of the safe set"))
         self.trainer = AdapterTrainer(
             lm.model, adapters, lora, seed=seed, learning_rate=learning_rate,
             max_gradient_norm=max_gradient_norm,
         )  # fmt: skip
-        joined = JoinedRows(rows, safe_rows)
         self.forward = RowForward(
             self.trainer.model, joined, cut=cut, device=lm.device,
-            max_batch_tokens=max_batch_tokens, store=None if work is None else work / "trunk.bin",
+            trunk=features.trunk(joined, cut) if cut else None,
+            max_batch_tokens=max_batch_tokens or batch_tokens(lm.device),
         )  # fmt: skip
         order, n = self.forward.order, len(rows)
         self.finetuning = RowSet(rows, order[order < n])
         self.safe = RowSet(safe_rows, order[order >= n] - n, first=n)
-        self.notes += [self.forward.note] if self.forward.note else []
-        try:
-            self.forward.build(progress("trunk"))
-        except BaseException:
-            self.close()
-            raise
+
+    def base_losses(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Losses of every fine-tuning row under the base model (n); NaN where not usable."""
+        return self.features.losses(self.finetuning.rows)
 
     def descend(self, *parts: Part) -> list[Tensor]:
         """Step every adapter named down its parts; see `AdapterTrainer.descend`."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tamis.evaluation.statistics import Estimate
-from tamis.methods.base import Scores
+from tamis.methods.scores import Scores
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from tamis.errors import DataError, TamisError
 from tamis.evaluation.statistics import Estimate
-from tamis.methods.base import Scores
+from tamis.methods.scores import Scores
 from tamis.report.records import (
     EndRow,
     EvaluateRecord,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tamis.data.load import load_examples
-from tamis.data.rendered import RenderedRows
+from tamis.data.rendered import JoinedRows, RenderedRows
 from tamis.data.template import RenderConfig, render
 
 ROWS = [
@@ -107,3 +107,15 @@ def test_notes_tell_what_to_know(byte_bpe: Any) -> None:
     assert "no end token" in notes
     assert "today's date" in notes
     assert render(load_examples(ROWS), byte_bpe).facts.notes == ()
+
+
+def test_joined_sets_are_one_after_the_other(rendered: RenderedRows) -> None:
+    """Rows, ids, lengths and usability of two sets, the second behind the first."""
+    joined = JoinedRows(rendered, rendered)
+    assert len(joined) == 6
+    assert [row.id for row in joined] == joined.ids == rendered.ids * 2
+    assert joined.usable.tolist() == rendered.usable.tolist() * 2
+    assert joined.lengths.tolist() == rendered.lengths.tolist() * 2
+    for index in (-1, 6):
+        with pytest.raises(IndexError, match=f"row {index} of 6"):
+            joined[index]

@@ -25,7 +25,7 @@ from tamis.methods.seal import (
     selector_gradient,
     selector_weights,
 )
-from tamis.models.bilevel import ADAM_BETAS
+from tamis.models.adapter_trainer import ADAM_BETAS
 from tamis.rng import torch_generator
 
 both_selectors = pytest.mark.parametrize("activation", ["softmax", "sigmoid"])

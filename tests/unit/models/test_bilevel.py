@@ -15,10 +15,12 @@ import toy
 from tamis.data.load import load_examples
 from tamis.data.template import RenderConfig, RenderedRows, render
 from tamis.errors import ConfigError, NoTrainedTokensError
-from tamis.models.bilevel import AdapterTrainer, BilevelRun, Part, RowSet, TwoStreams
+from tamis.models.adapter_trainer import AdapterTrainer, Part
+from tamis.models.bilevel import BilevelRun, RowSet, TwoStreams
+from tamis.models.features import FeatureCache
 from tamis.models.load import LanguageModel, weights_fingerprint
 from tamis.models.lora import LoraSettings
-from tamis.models.trunk import RowForward
+from tamis.models.row_forward import RowForward
 
 CPU = torch.device("cpu")
 LORA = LoraSettings(rank=2)
@@ -148,7 +150,7 @@ def trainer() -> Iterator[AdapterTrainer]:
 
 def forward_of(trainer: AdapterTrainer) -> RowForward:
     """Return a forward over ten rows."""
-    return RowForward(trainer.model, rows(10), cut=0, device=CPU, max_batch_tokens=400)
+    return RowForward(trainer.model, rows(10), device=CPU, max_batch_tokens=400)
 
 
 def part(adapter: str = "upper", n: int = 4) -> Part:
@@ -169,7 +171,7 @@ def losses(trainer: AdapterTrainer, name: str) -> np.ndarray:
 
 def test_adapters_start_as_the_base_model(trainer: AdapterTrainer, tiny_lm: LanguageModel) -> None:
     """The first losses are the base model's, bit for bit."""
-    base = RowForward(tiny_lm.model, rows(10), cut=0, device=CPU, max_batch_tokens=400)
+    base = RowForward(tiny_lm.model, rows(10), device=CPU, max_batch_tokens=400)
     for name in ("upper", "lower"):
         assert losses(trainer, name).tobytes() == base.losses_of(list(range(10))).tobytes()
 
@@ -264,7 +266,7 @@ def steps_of_both(
         toy.llama(), ["upper", "lower"], LORA, seed=0, learning_rate=1e-2, max_gradient_norm=1e9,
         mixed=mixed,
     )  # fmt: skip
-    forward = RowForward(trainer.model, rows(10), cut=0, device=CPU, max_batch_tokens=budget)
+    forward = RowForward(trainer.model, rows(10), device=CPU, max_batch_tokens=budget)
     parts = [
         Part("upper", [8, 9], torch.tensor([0.5, 0.2])),
         Part("upper", [0, 1, 2], torch.tensor([0.1, 0.0, 0.3])),
@@ -325,7 +327,8 @@ def bilevel_run(
 ) -> BilevelRun:
     """Prepare a run on a fresh tiny model."""
     return BilevelRun(
-        lm or toy.tiny_lm(), found, rows(4), adapters=["upper", "lower"], lora=LORA, trunk_cut=1,
+        FeatureCache(lm or toy.tiny_lm()), found, rows(4), adapters=["upper", "lower"], lora=LORA,
+        trunk_cut=1,
         learning_rate=1e-2, max_gradient_norm=1.0, max_batch_tokens=400, seed=0, work=work,
         progress=lambda _: None,
     )  # fmt: skip
@@ -340,16 +343,18 @@ def with_long_row() -> RenderedRows:
 
 def test_losses_of_unusable_rows_are_nan() -> None:
     """In the place they have in the data."""
-    found = bilevel_run(with_long_row()).losses_under("upper", "base")
+    run = bilevel_run(with_long_row())
+    assert np.isnan(run.base_losses()).tolist() == [False, True, False]
+    found = run.losses_under("upper", "final")
     assert np.isnan(found).tolist() == [False, True, False]
 
 
 def test_kept_losses_are_read_back_without_the_model(tmp_path: Path) -> None:
     """A resumed run does not repeat them, whatever the adapter is by then."""
     run = bilevel_run(with_long_row(), tmp_path)
-    first = run.losses_under("upper", "base")
+    first = run.losses_under("upper", "first")
     run.descend(Part("upper", [0, 2], torch.ones(2)))
-    assert run.losses_under("upper", "base").tobytes() == first.tobytes()
+    assert run.losses_under("upper", "first").tobytes() == first.tobytes()
     assert run.losses_under("upper", "final").tobytes() != first.tobytes()
 
 
@@ -357,7 +362,7 @@ def test_without_a_folder_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.Mo
     """Neither losses nor checkpoints; a run starts at step 0."""
     monkeypatch.chdir(tmp_path)
     run = bilevel_run(rows(4))
-    run.losses_under("upper", "base")
+    run.losses_under("upper", "first")
     run.save(3, {})
     assert run.restore() == (0, {})
     assert list(tmp_path.iterdir()) == []

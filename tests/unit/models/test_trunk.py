@@ -1,64 +1,16 @@
-"""The frozen trunk: which layers it holds, how it is stored, what running from it leaves behind.
-
-That its losses and gradients are the whole model's is in tests/oracle/test_losses.py.
-"""
+"""Where a model is cut, and what stopping at a layer or running from it leaves behind."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-import toy
-from tamis.data.load import load_examples
-from tamis.data.template import RenderConfig, RenderedRows, render
 from tamis.errors import ConfigError
-from tamis.models.lora import LoraSettings, adapter_parameters, attach_adapters, detach_adapters
-from tamis.models.trunk import RowForward, resolve_cut
+from tamis.models.trunk import capturing, resolve_cut, run_until, running_from, trunk_is_exact
 
 CPU = torch.device("cpu")
-
-
-@functools.cache
-def rows() -> RenderedRows:
-    """Return seven rows of different lengths; the fourth is too long and set aside."""
-    usable = toy.contaminated_set(6, n_harmful=3, n_safe=1).finetuning_set
-    records = [{"prompt": r.messages[0].content, "completion": r.messages[1].content}
-               for r in usable]  # fmt: skip
-    records.insert(3, {"prompt": "Tell me", "completion": "water " * 60})
-    config = RenderConfig(max_prompt_tokens=96, max_response_tokens=48, on_too_long="drop")
-    return render(load_examples(records), toy.tokenizer(), config)
-
-
-USABLE = [0, 1, 2, 4, 5, 6]
-
-
-def forward_of(
-    model: Any, *, cut: int = 1, max_batch_tokens: int = 150, store: Path | None = None
-) -> RowForward:
-    """Return a built forward."""
-    forward = RowForward(
-        model, rows(), cut=cut, device=CPU, max_batch_tokens=max_batch_tokens, store=store
-    )
-    forward.build()
-    return forward
-
-
-@pytest.fixture
-def adapted() -> Iterator[Any]:
-    """A fresh tiny model with an adapter on its second layer; B is a ramp, so it matters."""
-    peft_model = attach_adapters(toy.llama(), ["only"], LoraSettings(rank=2, layers=(1,)), seed=0)
-    with torch.no_grad():
-        for name, parameter in adapter_parameters(peft_model, "only").items():
-            if "lora_B" in name:
-                parameter.copy_(torch.linspace(-1, 1, parameter.numel()).reshape(parameter.shape))
-    yield peft_model
-    detach_adapters(peft_model)
 
 
 @pytest.mark.parametrize(
@@ -79,164 +31,59 @@ def test_a_cut_that_leaves_nothing_to_train_is_refused(trunk_cut: float, n_layer
         resolve_cut(trunk_cut, n_layers)
 
 
-def test_rows_are_worked_in_the_order_of_their_ids(tiny_lm: Any) -> None:
-    """Unusable rows are left out; the file's order plays no part."""
-    order = forward_of(tiny_lm.model).order.tolist()
-    assert sorted(order) == USABLE
-    ids = [rows().ids[i] for i in order]
-    assert ids == sorted(ids)
+def batch(n: int = 8) -> dict[str, torch.Tensor]:
+    """One row of n tokens."""
+    ids = torch.arange(n)[None]
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
-@pytest.mark.parametrize("max_batch_tokens", [1, 60, 100, 100_000])
-def test_micro_batches_hold_every_row_once_within_the_budget(
-    max_batch_tokens: int, tiny_lm: Any
-) -> None:
-    """Rows times longest row; a row longer than the budget stands alone."""
-    forward = forward_of(tiny_lm.model, max_batch_tokens=max_batch_tokens)
-    groups = forward.micro_batches(USABLE)
-    assert sorted(i for group in groups for i in group) == USABLE
-    for group in groups:
-        padded = len(group) * max(len(rows()[i].input_ids) for i in group)
-        assert padded <= max_batch_tokens or len(group) == 1
+def test_the_trunk_is_the_hidden_state_of_that_depth(tiny_lm: Any) -> None:
+    """As transformers gives it: 0 is the embeddings' output."""
+    expected = tiny_lm.model(**batch(), output_hidden_states=True).hidden_states
+    for cut in (0, 1):
+        assert torch.equal(run_until(tiny_lm.model, batch(), cut), expected[cut])
 
 
-@pytest.mark.parametrize("store", [True, False])
-def test_a_trunk_on_disk_gives_the_same_bits(store: bool, tiny_lm: Any, tmp_path: Path) -> None:
-    """The file is memory-mapped; what is in it is what would be in memory."""
-    path = tmp_path / "trunk.bin" if store else None
-    expected = forward_of(tiny_lm.model).losses_of(USABLE)
-    found = forward_of(tiny_lm.model, store=path).losses_of(USABLE)
-    assert found.tobytes() == expected.tobytes()
+def test_the_deepest_state_is_the_last_layers_own(tiny_lm: Any) -> None:
+    """Before the final norm: with it, it is what transformers gives last."""
+    found: dict[int, torch.Tensor] = {}
+    with torch.no_grad(), capturing(tiny_lm.model, [2, 0], found.__setitem__):
+        expected = tiny_lm.model(**batch(), output_hidden_states=True).hidden_states
+    assert sorted(found) == [0, 2]
+    assert torch.equal(tiny_lm.model.model.norm(found[2]), expected[-1])
 
 
-def layer_runs(model: Any, forward: RowForward) -> int:
-    """Count how often the first layer is entered while the trunk is built."""
-    calls: list[Any] = []
-    handle = model.model.layers[0].register_forward_pre_hook(lambda *_: calls.append(1))
-    try:
-        forward.build()
-    finally:
-        handle.remove()
-    return len(calls)
-
-
-def test_a_stored_trunk_is_not_run_again(tiny_lm: Any, tmp_path: Path) -> None:
-    """A resumed run maps the file and gives the same bits."""
-    store = tmp_path / "trunk.bin"
-    expected = forward_of(tiny_lm.model, store=store).losses_of(USABLE)
-    again = RowForward(tiny_lm.model, rows(), cut=1, device=CPU, max_batch_tokens=150, store=store)
-    assert layer_runs(tiny_lm.model, again) == 0
-    assert again.losses_of(USABLE).tobytes() == expected.tobytes()
-
-
-def test_an_unfinished_trunk_is_run_again(tiny_lm: Any, tmp_path: Path) -> None:
-    """Killed in the middle of building: the file is there, but not complete."""
-    store = tmp_path / "trunk.bin"
-    forward = RowForward(tiny_lm.model, rows(), cut=1, device=CPU, max_batch_tokens=60, store=store)
-
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        forward.build(stop)
-    assert store.exists()
-    expected = forward_of(tiny_lm.model).losses_of(USABLE)
-    np.testing.assert_allclose(
-        forward_of(tiny_lm.model, store=store).losses_of(USABLE), expected, rtol=0, atol=5e-6
+def test_stopping_runs_no_layer_above(tiny_lm: Any) -> None:
+    """The layer whose input is wanted is not entered."""
+    handle = tiny_lm.model.model.layers[1].mlp.register_forward_pre_hook(
+        lambda *_: pytest.fail("a layer above the cut ran")
     )
-
-
-def test_layers_below_the_cut_are_not_run(tiny_lm: Any) -> None:
-    """Their attention is never entered once the trunk is built."""
-    forward = forward_of(tiny_lm.model)
-    attention = tiny_lm.model.model.layers[0].self_attn
-    handle = attention.register_forward_pre_hook(lambda *_: pytest.fail("a frozen layer ran"))
     try:
-        forward.losses_of(USABLE)
+        run_until(tiny_lm.model, batch(), 1)
     finally:
         handle.remove()
 
 
-def test_building_reports_every_row(tiny_lm: Any) -> None:
-    """Done and total rise to the number of usable rows."""
-    forward = RowForward(tiny_lm.model, rows(), cut=1, device=CPU, max_batch_tokens=60)
-    seen: list[tuple[int, int]] = []
-    forward.build(lambda done, total, _: seen.append((done, total)))
-    assert seen[-1] == (6, 6)
-    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+def test_running_from_the_trunk_gives_the_same_logits(tiny_lm: Any) -> None:
+    """Bit for bit, and the model is as it was afterwards."""
+    expected = tiny_lm.model(**batch()).logits
+    states = run_until(tiny_lm.model, batch(), 1)
+    with running_from(tiny_lm.model, 1, states):
+        assert torch.equal(tiny_lm.model(**batch()).logits, expected)
+    assert torch.equal(tiny_lm.model(**batch()).logits, expected)
+    assert trunk_is_exact(tiny_lm.model, 1, CPU)
 
 
-def test_a_cut_of_zero_builds_nothing(tiny_lm: Any, tmp_path: Path) -> None:
-    """The whole model runs every time."""
-    forward_of(tiny_lm.model, cut=0, store=tmp_path / "trunk.bin")
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("fails", [True, False])
-def test_running_from_the_trunk_leaves_the_model_as_it_was(fails: bool, tiny_lm: Any) -> None:
-    """No hook and no replaced method stays, whether or not the run succeeds."""
-    forward = forward_of(tiny_lm.model)
-    ids = torch.arange(8)[None]
-    before = tiny_lm.model(input_ids=ids).logits
-    if fails:
-
-        def fail(*_: Any) -> None:
-            raise KeyboardInterrupt
-
-        handle = tiny_lm.model.model.layers[1].mlp.register_forward_pre_hook(fail)
-        with pytest.raises(KeyboardInterrupt):
-            forward.losses(USABLE)
-        handle.remove()
-    else:
-        forward.losses(USABLE)
-    assert not [m for m in tiny_lm.model.modules() if "forward" in vars(m)]
-    assert not [m for m in tiny_lm.model.modules() if m._forward_pre_hooks]
-    assert torch.equal(tiny_lm.model(input_ids=ids).logits, before)
-
-
-@pytest.mark.parametrize("indices", [[0], [6, 1, 4], [5, 4, 2, 0]])
-def test_losses_come_in_the_order_asked_for(indices: list[int], adapted: Any) -> None:
-    """Though micro-batches run the longest rows first."""
-    forward = forward_of(adapted, max_batch_tokens=60)
-    alone = np.array([forward.losses_of([i])[0] for i in indices])
-    np.testing.assert_allclose(forward.losses_of(indices), alone, rtol=0, atol=5e-6)
-    found = forward.accumulate(indices, torch.zeros(len(indices)))
-    np.testing.assert_allclose(found.numpy(), alone, rtol=0, atol=5e-6)
-
-
-def gradients(model: Any) -> list[torch.Tensor]:
-    """Copy the adapter's gradients."""
-    return [p.grad.clone() for p in adapter_parameters(model, "only").values()]
-
-
-def test_gradients_add_up_over_calls(adapted: Any) -> None:
-    """Two sets accumulate into one step: the sum of both calls' gradients."""
-    forward = forward_of(adapted)
-    apart = []
-    for indices in ([0, 1], [4, 5, 6]):
-        adapted.zero_grad(set_to_none=True)
-        forward.accumulate(indices, torch.ones(len(indices)))
-        apart.append(gradients(adapted))
-    adapted.zero_grad(set_to_none=True)
-    for indices in ([0, 1], [4, 5, 6]):
-        forward.accumulate(indices, torch.ones(len(indices)))
-    for together, first, second in zip(gradients(adapted), *apart, strict=True):
-        torch.testing.assert_close(together, first + second, rtol=1e-5, atol=1e-6)
-
-
-def test_weights_of_zero_cost_no_backward_pass(adapted: Any) -> None:
-    """As with g = 0: the rows are read for their losses and leave no gradient."""
-    forward = forward_of(adapted)
-    forward.accumulate(USABLE, torch.zeros(len(USABLE)))
-    assert all(p.grad is None for p in adapter_parameters(adapted, "only").values())
-
-
-def test_coefficients_belong_to_their_rows(adapted: Any) -> None:
-    """A weight of one on one row of three gives that row's gradient alone."""
-    forward = forward_of(adapted, max_batch_tokens=60)
-    forward.accumulate([4], torch.ones(1))
-    alone = gradients(adapted)
-    adapted.zero_grad(set_to_none=True)
-    forward.accumulate([6, 4, 0], torch.tensor([0.0, 1.0, 0.0]))
-    for found, expected in zip(gradients(adapted), alone, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+def test_a_layer_that_reads_more_than_its_input_is_told(tiny_lm: Any) -> None:
+    """A second layer that looks back at the first cannot be run apart."""
+    seen: list[torch.Tensor] = []
+    layers = tiny_lm.model.model.layers
+    first = layers[0].register_forward_hook(lambda _m, _a, output: seen.append(output))
+    second = layers[1].register_forward_hook(
+        lambda _m, _a, output: output + (seen.pop() if seen else 0)
+    )
+    try:
+        assert not trunk_is_exact(tiny_lm.model, 1, CPU)
+    finally:
+        first.remove()
+        second.remove()

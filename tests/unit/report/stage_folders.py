@@ -15,7 +15,7 @@ from tamis.evaluation.labels import Label
 from tamis.evaluation.ranking import ranking_report
 from tamis.evaluation.statistics import mean_estimate, rate_estimate
 from tamis.files import file_sha256, write_json
-from tamis.methods.base import Scores
+from tamis.methods.scores import Scores
 from tamis.rng import numpy_generator
 from tamis.runs import Stage
 from tamis.selection.select import select

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tamis.errors import ConfigError, DataError, MismatchError
-from tamis.methods.base import Scores
-from tamis.selection.select import count_for_ratio, match_to_data, select
+from tamis.methods.scores import Scores
+from tamis.selection.select import best_first, count_for_ratio, match_to_data, select
 
 
 def scores(values: dict[str, float]) -> Scores:
@@ -112,3 +112,15 @@ def test_scored_rows_absent_from_the_data_need_subset() -> None:
     with pytest.raises(MismatchError, match="--subset"):
         match_to_data(scores({"a": 1, "b": 2}), Rows("a"))
     assert match_to_data(scores({"a": 1, "b": 2}), Rows("a"), subset=True).ids == ["a"]
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 500])
+def test_order_is_by_score_then_id_whatever_the_ties(n: int) -> None:
+    """As sorting pairs does: highest score first, equal scores by id, unscored rows left out."""
+    values = np.round(np.random.default_rng(n).normal(size=n), 1)
+    values[::7] = np.nan
+    ids = [f"{i * 7919 % 9973:04d}" for i in range(n)]
+    scores = Scores("x", ids, [None] * n, values, ["odd" if np.isnan(v) else "ok" for v in values],
+                    None)  # fmt: skip
+    expected = sorted((-v, row_id) for v, row_id in zip(values, ids, strict=True) if v == v)
+    assert [(-values[i], ids[i]) for i in best_first(scores)] == expected

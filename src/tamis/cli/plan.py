@@ -1,0 +1,236 @@
+"""`tamis plan`: measure a few rows, and say what a whole run will take before it starts.
+
+Every stage is run as it will be, on a sample: ranking on SAMPLE_ROWS rows (some of them the longest
+there are) with as large a share of the safe set, fine-tuning for two steps, evaluation on a few
+prompts. Times are scaled by tokens, steps and prompts; memory is the largest measured, since
+batches are bounded by tokens and not by rows; disk is what the sample left, scaled by tokens.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tamis.cli.config import RunConfig
+from tamis.data.example import Examples
+from tamis.data.load import load_examples
+from tamis.data.row_lists import read_row_list
+from tamis.errors import ConfigError
+from tamis.methods import build_method
+from tamis.rng import numpy_generator
+from tamis.runs import peak_rss_gib
+
+if TYPE_CHECKING:
+    from tamis.models.load import LanguageModel
+
+SAMPLE_ROWS = 32
+LONGEST_ROWS = 4  # of the sample: they decide the memory
+RENDERED_ROWS = 2000  # lengths are read from so many rows
+SAMPLE_PROMPTS = 4
+SAMPLE_STEPS = 2
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class StageEstimate:
+    """What one stage will take.
+
+    Attributes:
+        stage: Its name.
+        minutes: Expected time.
+        memory_gib: Largest memory: of the GPU where there is one, else of the process.
+        disk_gib: Largest disk space while it runs.
+        measured: What the figures rest on.
+    """
+
+    stage: str
+    minutes: float
+    memory_gib: float
+    disk_gib: float
+    measured: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will take.
+
+    Attributes:
+        stages: One estimate per stage that works with a model.
+        n_rows: Rows to rank.
+        tokens_per_row: Their mean length under the run's limits.
+    """
+
+    stages: list[StageEstimate]
+    n_rows: int
+    tokens_per_row: float
+
+    @property
+    def minutes(self) -> float:
+        """Of all stages."""
+        return sum(stage.minutes for stage in self.stages)
+
+    @property
+    def memory_gib(self) -> float:
+        """The largest of any stage."""
+        return max(stage.memory_gib for stage in self.stages)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything, with the totals."""
+        return {**asdict(self), "minutes": self.minutes, "memory_gib": self.memory_gib}
+
+    def refuse_above(self, max_minutes: float | None, max_memory_gib: float | None) -> None:
+        """Refuse a run that takes more than is allowed.
+
+        Raises:
+            ConfigError: It does; the message names settings that would fit.
+        """
+        if max_minutes is not None and self.minutes > max_minutes:
+            share = max_minutes / self.minutes
+            n_rows, n_tokens = int(self.n_rows * share), int(self.tokens_per_row * share)
+            raise ConfigError(
+                f"the run is expected to take {self.minutes:.0f} minutes, more than --max-minutes "
+                f"{max_minutes:g}. About that would take: {n_rows:,} of the {self.n_rows:,} rows "
+                f"(rows: a list of ids), or rows of at most {n_tokens:,} tokens, where they have "
+                f"{self.tokens_per_row:.0f} on average (render.max_prompt_tokens, "
+                "render.max_response_tokens), or fewer method.epochs where there are several."
+            )
+        if max_memory_gib is not None and self.memory_gib > max_memory_gib:
+            worst = max(self.stages, key=lambda stage: stage.memory_gib)
+            raise ConfigError(
+                f"{worst.stage} is expected to need {worst.memory_gib:.1f} GiB, more than "
+                f"--max-memory-gib {max_memory_gib:g}. Halve method.max_batch_tokens (tokens run "
+                "at once), set finetune.micro_batch_size=1 and finetune.gradient_checkpointing="
+                "true, lower evaluate.batch_size, or take dtype bfloat16 or a smaller model."
+            )
+
+
+def plan_run(config: RunConfig, report: Callable[..., None] | None = None) -> Plan:
+    """Measure every stage of a run on a sample.
+
+    Args:
+        config: The run.
+        report: Progress of the measurement.
+
+    Returns:
+        Expected time, memory and disk of every stage.
+    """
+    from tamis.data.template import render
+    from tamis.models.load import load_model
+
+    rows = None if config.rows is None else read_row_list(config.rows)
+    examples = load_examples(config.finetuning_set, config.data, rows=rows)
+    ranking_model = config.ranking_model or config.model
+    lm = load_model(ranking_model, device=config.device, dtype=config.dtype)
+    order = numpy_generator(config.seed, "plan").permutation(len(examples))[:RENDERED_ROWS]
+    seen = examples.restrict([examples.ids[i] for i in order])
+    lengths = render(seen, lm.tokenizer, config.render).lengths
+    longest = np.argsort(-lengths, kind="stable")[:LONGEST_ROWS].tolist()
+    others = [i for i in range(len(seen)) if i not in longest][: SAMPLE_ROWS - len(longest)]
+    sample = seen.restrict([seen.ids[i] for i in [*longest, *others]])
+    sample_tokens = int(lengths[[*longest, *others]].sum())
+    tokens_per_row = float(lengths.mean())
+    scale = tokens_per_row * len(examples) / max(1, sample_tokens)
+    say = report or (lambda *_: None)
+    stages = []
+    with tempfile.TemporaryDirectory(prefix="tamis-plan-") as folder:
+        work = Path(folder)
+        say("measuring", 0, 3, {})
+        stages.append(_rank(config, lm, sample, scale, len(examples), work))
+        say("measuring", 1, 3, {})
+        if ranking_model != config.model:
+            del lm
+            lm = load_model(config.model, device=config.device, dtype=config.dtype)
+        stages.append(_finetune(config, lm, sample, len(examples), work))
+        say("measuring", 2, 3, {})
+        stages.append(_evaluate(config, lm))
+        say("measuring", 3, 3, {})
+    return Plan(stages, len(examples), tokens_per_row)
+
+
+def _rank(
+    config: RunConfig, lm: LanguageModel, sample: Examples, scale: float, n_rows: int, work: Path
+) -> StageEstimate:
+    from tamis.methods.base import rank
+
+    method = build_method(config.method.name, config.method.options)
+    safe = None
+    if config.safe_set is not None:
+        safe = load_examples(config.safe_set, config.safe_data or config.data)
+        n_safe = max(1, round(len(safe) * len(sample) / n_rows))
+        safe = safe.restrict(safe.ids[:n_safe])
+    needs_model = "model" in getattr(method, "requires", ())
+
+    def ranked(rows: Examples, folder: Path) -> None:
+        rank(rows, method, safe_set=safe, model=lm if needs_model else None, seed=config.seed,
+             render=config.render, work=folder)  # fmt: skip
+
+    ranked(sample.restrict(sample.ids[:4]), work / "warm-up")
+    minutes = _minutes(lambda: ranked(sample, work / "rank"))
+    disk = sum(path.stat().st_size for path in (work / "rank").rglob("*") if path.is_file())
+    return StageEstimate(
+        "rank", minutes * scale, _memory_gib(lm), disk * scale / _GIB,
+        f"{config.method.name} on {len(sample)} rows",
+    )  # fmt: skip
+
+
+def _finetune(
+    config: RunConfig, lm: LanguageModel, sample: Examples, n_rows: int, work: Path
+) -> StageEstimate:
+    from tamis.training.sft import finetune
+
+    rule = config.select
+    kept = rule.count or int((rule.ratio or 1.0) * n_rows + 0.5)
+    n_steps = config.finetune.steps(kept)
+    short = config.finetune.model_copy(update={"max_steps": SAMPLE_STEPS})
+
+    def tuned(name: str) -> None:
+        finetune(lm, sample, short, config.render, out=work / name, work=work / f"{name}-work",
+                 seed=config.seed)  # fmt: skip
+
+    tuned("warm-up-adapter")
+    minutes = _minutes(lambda: tuned("adapter"))
+    return StageEstimate(
+        "finetune", minutes * n_steps / SAMPLE_STEPS, _memory_gib(lm), 0.0,
+        f"{SAMPLE_STEPS} of {n_steps} steps",
+    )  # fmt: skip
+
+
+def _evaluate(config: RunConfig, lm: LanguageModel) -> StageEstimate:
+    from tamis.evaluation.evaluate import evaluate
+    from tamis.evaluation.prompts import chosen_prompts, read_pairs
+
+    prompts = chosen_prompts(config.prompts.by_kind())
+    pairs = None if config.prompts.pairs is None else read_pairs(config.prompts.pairs)
+    n = sum(len(found) for found in prompts.values())
+    few: dict[str, Any] = {kind: found[:SAMPLE_PROMPTS] for kind, found in prompts.items()}
+    n_few = sum(len(found) for found in few.values())
+    minutes = _minutes(
+        lambda: evaluate(
+            lm, **few, pairs=None if pairs is None else pairs[:SAMPLE_PROMPTS],
+            config=config.evaluate, render_config=config.render, seed=config.seed,
+        )
+    )  # fmt: skip
+    return StageEstimate(
+        "evaluate, before and after", 2 * minutes * n / max(1, n_few), _memory_gib(lm), 0.0,
+        f"{n_few} of {n} prompts",
+    )  # fmt: skip
+
+
+def _minutes(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    work()
+    return (time.perf_counter() - start) / 60
+
+
+def _memory_gib(lm: LanguageModel) -> float:
+    if lm.device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(lm.device) / _GIB
+    return peak_rss_gib()

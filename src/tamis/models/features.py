@@ -1,0 +1,291 @@
+"""What a frozen model makes of rows, computed once and asked by name.
+
+| name | value per row |
+|---|---|
+| `loss` | mean loss of its trained tokens, nats |
+| `trunk:C` | input of decoder layer C at every token (T x D): training the layers above needs it |
+| `state:L:response_mean` | hidden state after L layers, mean over the trained tokens (D) |
+| `state:L:response_first` | the same at the first trained token |
+| `state:L:response_last` | the same at the last trained token |
+| `state:L:prompt_last` | the same at the token before the first trained one |
+
+L = 0 is the embeddings' output. All names asked for together come from one pass, which ends at the
+deepest layer that any of them needs. Rows are known by their tokens, so every method, data set and
+contamination rate that shares a cache shares the work.
+
+Shapes: B rows, T tokens of the longest, D hidden size, n rows asked for.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tamis.data.batch import pad_batch, token_budget_batches
+from tamis.data.rendered import UNTRAINED, JoinedRows, RenderedRows
+from tamis.errors import ConfigError
+from tamis.models.lora import layer_count
+from tamis.models.loss import has_plain_head, row_losses
+from tamis.models.row_store import RowStore, row_key
+from tamis.models.trunk import capturing
+
+if TYPE_CHECKING:
+    from tamis.models.load import LanguageModel
+
+Progress = Callable[[int, int, dict[str, float]], None]  # done, total, figures to show
+READINGS = ("response_mean", "response_first", "response_last", "prompt_last")
+CPU_BATCH_TOKENS = 1024  # enough for full matmul speed on few cores, little padding
+GPU_BATCH_TOKENS = 16384
+PART_BYTES = 2**26  # values written at once, 64 MiB: what a killed pass repeats at most
+_GIB = 2**30
+
+
+def batch_tokens(device: torch.device) -> int:
+    """Tokens to run at once, padding included."""
+    return CPU_BATCH_TOKENS if device.type == "cpu" else GPU_BATCH_TOKENS
+
+
+def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Tensor]:
+    """Turn a padded numpy batch into tensors on a device."""
+    return {key: torch.from_numpy(value).to(device) for key, value in batch.items()}
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A name, taken apart.
+
+    Attributes:
+        name: As asked.
+        kind: "loss", "trunk" or "state".
+        depth: After how many layers; None for losses.
+        reading: Which positions of a state.
+    """
+
+    name: str
+    kind: str
+    depth: int | None = None
+    reading: str = ""
+
+    @classmethod
+    def parse(cls, name: str, n_layers: int) -> Feature:
+        """Read a name.
+
+        Raises:
+            ConfigError: There is no such feature.
+        """
+        kind, _, rest = name.partition(":")
+        depth, _, reading = rest.partition(":")
+        if name == "loss":
+            return cls(name, kind)
+        known = (kind == "trunk" and not reading) or (kind == "state" and reading in READINGS)
+        if known and depth.isdecimal() and int(depth) <= n_layers - (kind == "trunk"):
+            return cls(name, kind, int(depth), reading)
+        raise ConfigError(
+            f"feature {name!r} does not exist. Names are loss, trunk:C with C below {n_layers}, "
+            f"and state:L:READING with L from 0 to {n_layers} and one of {', '.join(READINGS)}."
+        )
+
+    def of_batch(self, states: Tensor, batch: Mapping[str, Tensor]) -> list[Tensor]:
+        """Take each row's vectors (k x D, on the CPU) out of padded states (B x T x D)."""
+        if self.kind == "trunk":
+            lengths = batch["attention_mask"].sum(1).tolist()
+            return [row[:length] for row, length in zip(states.cpu(), lengths, strict=True)]
+        trained = batch["labels"] != UNTRAINED
+        if self.reading == "response_mean":
+            weights = trained.to(torch.float32)
+            found = torch.einsum("btd,bt->bd", states.float(), weights) / weights.sum(1)[:, None]
+        else:
+            first = trained.int().argmax(1)
+            last = trained.shape[1] - 1 - trained.flip(1).int().argmax(1)
+            places = {"response_first": first, "response_last": last, "prompt_last": first - 1}
+            found = states[torch.arange(len(states)), places[self.reading].clamp(min=0)].float()
+        return list(found.cpu()[:, None])
+
+
+class FeatureCache:
+    """Features of rows under one frozen model.
+
+    Args:
+        lm: The model.
+        folder: Where features are kept, by model and name; None keeps them in memory, and what is
+            too much for `memory_gib` in a temporary folder.
+        memory_gib: Largest memory for features when there is no folder.
+        disk_gib: Largest disk space for one call's features.
+        max_batch_tokens: Tokens run at once, padding included; None is chosen by the device.
+    """
+
+    def __init__(
+        self, lm: LanguageModel, folder: Path | None = None, *, memory_gib: float = 2.0,
+        disk_gib: float = 100.0, max_batch_tokens: int | None = None,
+    ) -> None:  # fmt: skip
+        self.lm = lm
+        self.memory_gib, self.disk_gib = memory_gib, disk_gib
+        self.max_batch_tokens = max_batch_tokens or batch_tokens(lm.device)
+        self._folder = folder
+        self._temporary: Path | None = None
+        self._stores: dict[str, RowStore] = {}
+        self._keys: dict[int, tuple[Any, list[bytes]]] = {}
+
+    def ensure(
+        self, rows: RenderedRows | JoinedRows, names: Iterable[str],
+        progress: Progress | None = None,
+    ) -> None:  # fmt: skip
+        """Compute what is missing of these features for all usable rows, in one pass.
+
+        Raises:
+            ConfigError: A name does not exist, or the features need more disk than allowed.
+        """
+        n_layers = layer_count(self.lm.model)
+        features = [Feature.parse(name, n_layers) for name in dict.fromkeys(names)]
+        keys = self.keys(rows)
+        lacking = [
+            index for index in sorted(np.flatnonzero(rows.usable), key=rows.ids.__getitem__)
+            if any(keys[index] not in self._store(feature.name) for feature in features)
+        ]  # fmt: skip
+        if not lacking:
+            return
+        if any(feature.kind == "loss" for feature in features):
+            has_plain_head(self.lm.model)  # asked first of a model, this runs it
+        self._make_room(features, int(rows.lengths[lacking].sum()), len(lacking))
+        pending = _Pending(features, [self._store(feature.name) for feature in features])
+        done = 0
+        for places in token_budget_batches(rows.lengths[lacking], self.max_batch_tokens):
+            indices = [int(lacking[place]) for place in places]
+            batch = to_device(pad_batch([rows[index] for index in indices]), self.lm.device)
+            pending.add([keys[index] for index in indices], self._run(batch, features))
+            done += len(indices)
+            if progress:
+                progress(done, len(lacking), {})
+        pending.write()
+
+    def losses(self, rows: RenderedRows | JoinedRows) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Mean loss per trained token of every row, in nats (n); NaN where a row has none."""
+        found = self._table(rows, "loss")
+        return np.asarray(found[:, 0].double().numpy(), dtype=np.float64)
+
+    def states(self, rows: RenderedRows | JoinedRows, name: str) -> Tensor:
+        """Return a `state:...` feature of every row (float32, n x D); NaN where a row has none."""
+        return self._table(rows, name)
+
+    def trunk(self, rows: RenderedRows | JoinedRows, cut: int) -> Callable[[int], Tensor]:
+        """Return a function from a row's index to its `trunk:cut` (T x D), on the CPU."""
+        keys, store = self.keys(rows), self._store(f"trunk:{cut}")
+        return lambda index: store[keys[index]]
+
+    def keys(self, rows: RenderedRows | JoinedRows) -> list[bytes]:
+        """Return every row's key; rows are hashed once."""
+        if id(rows) not in self._keys:
+            self._keys[id(rows)] = rows, [row_key(row) for row in rows]
+        return self._keys[id(rows)][1]
+
+    def _table(self, rows: RenderedRows | JoinedRows, name: str) -> Tensor:
+        self.ensure(rows, [name])
+        keys, store = self.keys(rows), self._store(name)
+        usable = np.flatnonzero(rows.usable)
+        width = store[keys[usable[0]]].shape[1] if len(usable) else 0
+        table = torch.full((len(rows), width), float("nan"))
+        for index in usable:
+            table[index] = store[keys[index]][0]
+        return table
+
+    @torch.no_grad()
+    def _run(self, batch: Mapping[str, Tensor], features: Sequence[Feature]) -> list[list[Tensor]]:
+        """Run a batch as deep as needed; returns each feature's vectors of each row."""
+        model = self.lm.model
+        depths = sorted({feature.depth for feature in features if feature.depth is not None})
+        states: dict[int, Tensor] = {}
+        losses: list[Tensor] = []
+        whole = any(feature.kind == "loss" for feature in features)
+        with capturing(model, depths, states.__setitem__, stop=not whole):
+            if whole:
+                sums, counts = row_losses(model, batch)
+                losses = list((sums / counts).float().cpu()[:, None, None])
+            else:
+                model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"],
+                      use_cache=False)  # fmt: skip
+        return [
+            losses if feature.depth is None else feature.of_batch(states[feature.depth], batch)
+            for feature in features
+        ]
+
+    def _store(self, name: str) -> RowStore:
+        if name not in self._stores:
+            folder = self._folder or self._temporary
+            if folder is not None:
+                dtype = str(self.lm.dtype).removeprefix("torch.")
+                folder = folder / f"{self.lm.fingerprint}-{dtype}" / name.replace(":", "-")
+            self._stores[name] = RowStore(folder)
+        return self._stores[name]
+
+    def _make_room(self, features: Sequence[Feature], n_tokens: int, n_rows: int) -> None:
+        """Refuse what does not fit on the disk; without a folder, leave memory when it is full."""
+        need = expected_bytes(features, n_tokens, n_rows, self.lm)
+        if self._folder is None and need <= self.memory_gib * _GIB:
+            return
+        if self._folder is None and self._temporary is None:
+            self._temporary = Path(tempfile.mkdtemp(prefix="tamis-features-"))
+            weakref.finalize(self, shutil.rmtree, self._temporary, ignore_errors=True)
+            # What is in memory stays there; names that hold nothing yet go to the folder.
+            self._stores = {name: kept for name, kept in self._stores.items() if len(kept)}
+        folder = self._folder or self._temporary
+        assert folder is not None, "one of the two was made above"
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+        if need > self.disk_gib * _GIB or need > free:
+            names = ", ".join(feature.name for feature in features)
+            raise ConfigError(
+                f"{names} of {n_rows:,} rows with {n_tokens:,} tokens need {need / _GIB:.1f} GiB "
+                f"in {folder}, where {free / _GIB:.1f} GiB are free and {self.disk_gib:g} GiB are "
+                "allowed. Set trunk_cut=0 (nothing is stored, every step runs the whole model), "
+                "lower render.max_prompt_tokens or max_response_tokens, or give a --cache folder "
+                "on a larger disk."
+            )
+
+
+def expected_bytes(
+    features: Sequence[Feature], n_tokens: int, n_rows: int, lm: LanguageModel
+) -> int:
+    """Size of features on disk or in memory, in bytes."""
+    width = int(lm.model.get_input_embeddings().embedding_dim)
+    per_kind = {
+        "loss": 4 * n_rows,
+        "state": 4 * n_rows * width,
+        "trunk": lm.dtype.itemsize * n_tokens * width,
+    }
+    return sum(per_kind[feature.kind] for feature in features)
+
+
+class _Pending:
+    """Values that wait to be written as one part of every feature's store."""
+
+    def __init__(self, features: Sequence[Feature], stores: Sequence[RowStore]) -> None:
+        self._stores = stores
+        self._keys: list[bytes] = []
+        self._values: list[list[Tensor]] = [[] for _ in features]
+        self._bytes = 0
+
+    def add(self, keys: Sequence[bytes], values: Sequence[Sequence[Tensor]]) -> None:
+        """Take a batch's values; write when there is enough for a part."""
+        self._keys += keys
+        for kept, new in zip(self._values, values, strict=True):
+            kept += [value.clone() for value in new]
+            self._bytes += sum(value.nbytes for value in new)
+        if self._bytes >= PART_BYTES:
+            self.write()
+
+    def write(self) -> None:
+        """Write what there is."""
+        if self._keys:
+            for store, kept in zip(self._stores, self._values, strict=True):
+                store.append(self._keys, kept)
+                kept.clear()
+            self._keys, self._bytes = [], 0

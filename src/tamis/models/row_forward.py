@@ -1,0 +1,133 @@
+"""Losses and gradients of chosen rows under the model as it is now, from their stored trunk output.
+
+Shapes: B rows, T tokens of the longest, D hidden size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tamis.data.batch import pad_batch, token_budget_batches
+from tamis.data.rendered import JoinedRows, RenderedRows
+from tamis.models.features import Progress, to_device
+from tamis.models.loss import has_plain_head, row_losses
+from tamis.models.trunk import running_from
+
+
+class RowForward:
+    """Losses of chosen rows, differentiable, in micro-batches of similar length.
+
+    Args:
+        model: The model whose layers at or above `cut` may be trained (PEFT-wrapped or not).
+        rows: Rendered rows; only usable ones may be asked for.
+        device: Where the model is.
+        max_batch_tokens: Largest number of tokens, padding included, run at once.
+        cut: First layer that is not frozen; 0 runs the whole model.
+        trunk: The input of layer `cut` by row (T x D); needed where `cut` is above 0.
+    """
+
+    def __init__(
+        self, model: Any, rows: RenderedRows | JoinedRows, *, device: torch.device,
+        max_batch_tokens: int, cut: int = 0, trunk: Callable[[int], Tensor] | None = None,
+    ) -> None:  # fmt: skip
+        self.model = model
+        self.rows = rows
+        self.device = device
+        self.max_batch_tokens = max_batch_tokens
+        self.cut = cut
+        self._trunk = trunk
+        usable = np.flatnonzero(rows.usable).tolist()
+        # By id, so that neither batches nor results depend on the order of the user's file.
+        self.order = np.asarray(sorted(usable, key=rows.ids.__getitem__), dtype=np.int64)
+        has_plain_head(model)  # found out on the whole model, before a trunk is fed to it
+
+    @contextlib.contextmanager
+    def _from_trunk(self, indices: Sequence[int], width: int) -> Iterator[None]:
+        """Feed the stored states of these rows, padded to `width` tokens."""
+        if self._trunk is None or self.cut == 0:
+            yield
+            return
+        found = [self._trunk(index) for index in indices]
+        states = found[0].new_zeros((len(indices), width, found[0].shape[1]))
+        for row, values in enumerate(found):
+            states[row, : len(values)] = values
+        with running_from(self.model, self.cut, states.to(self.device)):
+            yield
+
+    def micro_batches(self, indices: Sequence[int]) -> list[list[int]]:
+        """Split rows into groups of similar length within the token budget."""
+        return [[indices[i] for i in places] for places in self._places(indices)]
+
+    def _places(self, indices: Sequence[int]) -> list[list[int]]:
+        """Group positions in `indices` likewise; a row may occur twice."""
+        lengths = self.rows.lengths[np.asarray(indices, dtype=np.int64)]
+        return token_budget_batches(lengths, self.max_batch_tokens)
+
+    def losses(self, indices: Sequence[int], adapters: Sequence[str] | None = None) -> Tensor:
+        """Mean loss of each row, in nats per trained token, differentiable (float32, B).
+
+        Args:
+            indices: B usable rows.
+            adapters: The adapter of each; None takes the active one for all.
+        """
+        batch = to_device(pad_batch([self.rows[i] for i in indices]), self.device)
+        with self._from_trunk(indices, batch["input_ids"].shape[1]):
+            sums, counts = row_losses(self.model, batch, adapters)
+        return sums / counts
+
+    def accumulate(
+        self, indices: Sequence[int], coefficients: Tensor, adapters: Sequence[str] | None = None
+    ) -> Tensor:
+        """Add the gradient of sum_i coefficients[i] * losses[i] to the trained parameters.
+
+        Runs in micro-batches of similar length; rows whose coefficient is zero are only read, which
+        saves their backward pass.
+
+        Args:
+            indices: B usable rows; a row may occur under several adapters.
+            coefficients: Weight of each row's loss (float32, B).
+            adapters: The adapter of each; None takes the active one for all.
+
+        Returns:
+            The losses before any step (float32, B, on the CPU), in the order of `indices`.
+        """
+        result = torch.empty(len(indices))
+        for trained in (True, False):
+            chosen = ((coefficients != 0) == trained).nonzero()[:, 0].tolist()
+            for group in self._places([indices[i] for i in chosen]):
+                places = [chosen[i] for i in group]
+                names = None if adapters is None else [adapters[i] for i in places]
+                with torch.set_grad_enabled(trained):
+                    losses = self.losses([indices[i] for i in places], names)
+                    if trained:
+                        (coefficients[places].to(losses.device) * losses).sum().backward()  # type: ignore[no-untyped-call]
+                result[places] = losses.detach().float().cpu()
+        return result
+
+    @torch.no_grad()
+    def losses_of(
+        self, indices: Sequence[int], progress: Progress | None = None, done: int = 0,
+        total: int | None = None,
+    ) -> np.ndarray:  # fmt: skip
+        """Mean loss of usable rows without gradients (float64), in the order of `indices`.
+
+        Args:
+            indices: Usable rows.
+            progress: Called after each micro-batch.
+            done: Rows finished before this call, for the progress.
+            total: Rows to be finished in all; None is this call's.
+        """
+        values = np.empty(len(indices))
+        for places in self._places(indices):
+            losses = self.losses([indices[i] for i in places])
+            values[places] = losses.double().cpu().numpy()
+            done += len(places)
+            if progress:
+                progress(done, total or len(indices), {})
+        return values

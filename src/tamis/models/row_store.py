@@ -1,0 +1,91 @@
+"""Tensors of many rows, known by what they were computed from, in files that are only ever added.
+
+A row's key is a hash of its tokens and labels, so equal rows of two data sets share one entry and a
+changed template finds none. Parts are written whole or not at all: a killed pass goes on after its
+last part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from tamis.data.rendered import RenderedRow
+from tamis.errors import MismatchError
+from tamis.models.checkpoint import save_checkpoint
+
+KEY_BYTES = 16
+
+
+def row_key(row: RenderedRow) -> bytes:
+    """Hash a row's tokens and labels: equal keys, equal features."""
+    digest = hashlib.blake2b(digest_size=KEY_BYTES)
+    digest.update(np.asarray(row.input_ids, dtype=np.int64).tobytes())
+    digest.update(np.asarray(row.labels, dtype=np.int64).tobytes())
+    return digest.digest()
+
+
+class RowStore:
+    """One feature of many rows: a few vectors each, as many as the row needs.
+
+    Args:
+        folder: Where the parts are kept, memory-mapped when read; None keeps them in memory.
+
+    Raises:
+        MismatchError: A file in the folder is no part of tamis.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._parts: list[Tensor] = []
+        self._spans: dict[bytes, tuple[int, int, int]] = {}  # key -> part, first vector, vectors
+        if folder is not None:
+            for path in sorted(folder.glob("part-*.safetensors")):
+                self._map(path)
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._spans
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+    def __getitem__(self, key: bytes) -> Tensor:
+        part, start, length = self._spans[key]
+        return self._parts[part][start : start + length]
+
+    def append(self, keys: Sequence[bytes], values: Sequence[Tensor]) -> None:
+        """Add rows: for each its vectors (k x D)."""
+        joined = torch.cat(list(values)).contiguous()
+        lengths = torch.tensor([len(value) for value in values], dtype=torch.int64)
+        if self._folder is None:
+            self._add(keys, lengths, joined)
+            return
+        name = hashlib.sha256(b"".join(keys)).hexdigest()[:24]
+        path = self._folder / f"part-{name}.safetensors"
+        packed = torch.from_numpy(np.frombuffer(b"".join(keys), dtype=np.uint8).copy())
+        save_checkpoint(path, {"keys": packed, "lengths": lengths, "values": joined}, {})
+        self._map(path)
+
+    def _map(self, path: Path) -> None:
+        try:
+            with safe_open(path, framework="pt") as stored:
+                packed = stored.get_tensor("keys").numpy().tobytes()
+                lengths, values = stored.get_tensor("lengths"), stored.get_tensor("values")
+        except (SafetensorError, OSError) as error:
+            raise MismatchError(
+                f"{path} is not a feature file of tamis ({error}). Remove it to compute it again."
+            ) from error
+        keys = [packed[i : i + KEY_BYTES] for i in range(0, len(packed), KEY_BYTES)]
+        self._add(keys, lengths, values)
+
+    def _add(self, keys: Sequence[bytes], lengths: Tensor, values: Tensor) -> None:
+        ends = lengths.cumsum(0).tolist()
+        for key, length, end in zip(keys, lengths.tolist(), ends, strict=True):
+            self._spans[key] = (len(self._parts), end - length, length)
+        self._parts.append(values)

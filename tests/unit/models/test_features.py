@@ -1,0 +1,199 @@
+"""Features by name: what they hold, what one pass computes, what is kept."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import toy
+from tamis.data.load import load_examples
+from tamis.data.rendered import UNTRAINED, JoinedRows
+from tamis.data.template import RenderConfig, RenderedRows, render
+from tamis.errors import ConfigError
+from tamis.models import features
+from tamis.models.features import READINGS, FeatureCache
+from tamis.models.load import LanguageModel
+from tamis.models.loss import has_plain_head
+
+ALL = ["loss", "trunk:1", *(f"state:{depth}:{r}" for depth in (0, 1, 2) for r in READINGS)]
+UNUSABLE = 3
+
+
+@functools.cache
+def rows() -> RenderedRows:
+    """Return seven rows of different lengths; the fourth is too long and set aside."""
+    usable = toy.contaminated_set(6, n_harmful=3, n_safe=1).finetuning_set
+    records = [{"prompt": r.messages[0].content, "completion": r.messages[1].content}
+               for r in usable]  # fmt: skip
+    records.insert(UNUSABLE, {"prompt": "Tell me", "completion": "water " * 60})
+    config = RenderConfig(max_prompt_tokens=96, max_response_tokens=48, on_too_long="drop")
+    return render(load_examples(records), toy.tokenizer(), config)
+
+
+USABLE = [i for i in range(7) if i != UNUSABLE]
+
+
+@torch.no_grad()
+def plain_states(lm: LanguageModel, index: int) -> list[torch.Tensor]:
+    """Hidden states of one row alone, after 0, 1, ... layers, none of them normed at the end."""
+    found: list[torch.Tensor] = []
+    ids = torch.tensor([rows()[index].input_ids])
+    inner = lm.model.model
+    handles = [layer.register_forward_pre_hook(lambda _m, a: found.append(a[0][0]))
+               for layer in inner.layers]  # fmt: skip
+    handles.append(inner.norm.register_forward_pre_hook(lambda _m, a: found.append(a[0][0])))
+    lm.model(input_ids=ids)
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+def expected_state(lm: LanguageModel, index: int, depth: int, reading: str) -> torch.Tensor:
+    """Read a state by hand."""
+    trained = [t for t, label in enumerate(rows()[index].labels) if label != UNTRAINED]
+    states = plain_states(lm, index)[depth]
+    places = {"response_mean": trained, "response_first": trained[:1],
+              "response_last": trained[-1:], "prompt_last": [trained[0] - 1]}  # fmt: skip
+    return states[places[reading]].mean(0)
+
+
+@pytest.mark.parametrize("max_batch_tokens", [1, 100, 10_000])
+@pytest.mark.parametrize("reading", READINGS)
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_states_are_those_of_a_row_alone(
+    depth: int, reading: str, max_batch_tokens: int, tiny_lm: LanguageModel
+) -> None:
+    """Whatever it shares a batch with; the row without tokens is NaN."""
+    cache = FeatureCache(tiny_lm, max_batch_tokens=max_batch_tokens)
+    found = cache.states(rows(), f"state:{depth}:{reading}")
+    assert found[UNUSABLE].isnan().all()
+    for index in USABLE:
+        expected = expected_state(tiny_lm, index, depth, reading)
+        # float32 with and without padding: 1e-6 of states of size ten
+        torch.testing.assert_close(found[index], expected, rtol=0, atol=2e-5)
+
+
+def test_the_trunk_has_every_token(tiny_lm: LanguageModel) -> None:
+    """As many vectors as the row has tokens, padding left out."""
+    cache = FeatureCache(tiny_lm, max_batch_tokens=200)
+    cache.ensure(rows(), ["trunk:1"])
+    trunk = cache.trunk(rows(), 1)
+    for index in USABLE:
+        torch.testing.assert_close(trunk(index), plain_states(tiny_lm, index)[1], rtol=0, atol=2e-5)
+
+
+def forward_passes(lm: LanguageModel, work: Any) -> tuple[int, int]:
+    """Count how often the first and the last layer are entered."""
+    calls: list[int] = []
+    layers = lm.model.model.layers
+    handles = [layer.register_forward_pre_hook(lambda *_, i=i: calls.append(i))
+               for i, layer in enumerate(layers)]  # fmt: skip
+    work()
+    for handle in handles:
+        handle.remove()
+    return calls.count(0), calls.count(len(layers) - 1)
+
+
+def test_all_names_come_from_one_pass(tiny_lm: LanguageModel) -> None:
+    """One batch, one run of the model; afterwards none."""
+    cache = FeatureCache(tiny_lm, max_batch_tokens=10_000)
+    has_plain_head(tiny_lm.model)
+    assert forward_passes(tiny_lm, lambda: cache.ensure(rows(), ALL)) == (1, 1)
+
+    def ask() -> None:
+        cache.losses(rows())
+        for name in ALL[2:]:
+            cache.states(rows(), name)
+
+    assert forward_passes(tiny_lm, ask) == (0, 0)
+
+
+def test_a_pass_ends_at_the_deepest_layer_asked_for(tiny_lm: LanguageModel) -> None:
+    """States of the first layers do not cost the last."""
+    cache = FeatureCache(tiny_lm)
+    work = functools.partial(cache.ensure, rows(), ["trunk:1", "state:0:response_mean"])
+    first, last = forward_passes(tiny_lm, work)
+    # the hook that counts stands before the one that stops
+    assert (first, last) == (1, 1)
+    mlp: list[int] = []
+    handle = tiny_lm.model.model.layers[1].mlp.register_forward_pre_hook(lambda *_: mlp.append(1))
+    FeatureCache(tiny_lm).ensure(rows(), ["trunk:1"])
+    handle.remove()
+    assert mlp == []
+
+
+def test_rows_of_two_sets_are_computed_once(tiny_lm: LanguageModel) -> None:
+    """A row that is in both has the same tokens, so it is there already."""
+    cache = FeatureCache(tiny_lm)
+    cache.ensure(rows(), ["loss"])
+    joined = JoinedRows(rows(), rows())
+    assert forward_passes(tiny_lm, lambda: cache.ensure(joined, ["loss"])) == (0, 0)
+    found = cache.losses(joined)
+    np.testing.assert_array_equal(found[:7], found[7:])
+
+
+def test_a_killed_pass_goes_on_with_the_same_bits(
+    tiny_lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in the middle: what was written is not run again, and the rest is the same."""
+    monkeypatch.setattr(features, "PART_BYTES", 1)
+    whole = FeatureCache(tiny_lm, tmp_path / "whole", max_batch_tokens=60)
+    whole.ensure(rows(), ALL)
+
+    def stop(done: int, *_: Any) -> None:
+        if done >= 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        FeatureCache(tiny_lm, tmp_path / "k", max_batch_tokens=60).ensure(rows(), ALL, stop)
+    again = FeatureCache(tiny_lm, tmp_path / "k", max_batch_tokens=60)
+    seen: list[int] = []
+    again.ensure(rows(), ALL, lambda _done, total, _: seen.append(total))
+    assert set(seen) <= {1, 2, 3}
+    assert again.losses(rows()).tobytes() == whole.losses(rows()).tobytes()
+    for name in ALL[2:]:
+        expected = whole.states(rows(), name).numpy()
+        assert again.states(rows(), name).numpy().tobytes() == expected.tobytes()
+
+
+def test_another_model_finds_nothing(tiny_lm: LanguageModel, tmp_path: Path) -> None:
+    """Features are kept by the fingerprint of the weights."""
+    FeatureCache(tiny_lm, tmp_path).ensure(rows(), ["loss"])
+    other = toy.tiny_lm(seed=1)
+    assert forward_passes(other, lambda: FeatureCache(other, tmp_path).losses(rows()))[0] > 0
+    assert forward_passes(tiny_lm, lambda: FeatureCache(tiny_lm, tmp_path).losses(rows()))[0] == 0
+
+
+def test_without_a_folder_much_goes_to_a_temporary_one(tiny_lm: LanguageModel) -> None:
+    """Past the memory allowed; the values are the same."""
+    small = FeatureCache(tiny_lm, memory_gib=0.0)
+    assert small.losses(rows()).tobytes() == FeatureCache(tiny_lm).losses(rows()).tobytes()
+    assert small._temporary is not None
+
+
+def test_more_disk_than_allowed_is_refused_before_work(
+    tiny_lm: LanguageModel, tmp_path: Path
+) -> None:
+    """The message gives the sizes and what to set."""
+    cache = FeatureCache(tiny_lm, tmp_path, disk_gib=1e-9)
+    with pytest.raises(
+        ConfigError, match=r"trunk:1 of 6 rows .* GiB are allowed\. Set trunk_cut=0"
+    ):
+        cache.ensure(rows(), ["trunk:1"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["los", "trunk:2", "trunk:x", "state:1", "state:3:prompt_last", "state:1:mean", "loss:1"],
+)
+def test_an_unknown_name_is_refused(name: str, tiny_lm: LanguageModel) -> None:
+    """With the names there are."""
+    with pytest.raises(
+        ConfigError, match=r"does not exist\. Names are loss, trunk:C with C below 2"
+    ):
+        FeatureCache(tiny_lm).ensure(rows(), [name])
