@@ -19,12 +19,13 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from tamis.data.template import RenderConfig, render
-from tamis.methods.seal import SEAL, Selector, seal_step
+from tamis.methods.seal import SEAL, Selector, seal_step, selector_weights
 from tamis.models.bilevel import BilevelRun, TwoStreams
 from tamis.models.features import FeatureCache
 from tamis.models.load import load_model
 
 N_OPERATIONS = 12
+MANY_ROWS = 1_000_000
 
 
 def main() -> None:
@@ -104,10 +105,32 @@ def main() -> None:
               f"{flops / 1e9 / took['median']:.0f} GFLOP/s", flush=True)  # fmt: skip
         for operation, share in shares.items():
             print(f"    {share:6.1%}  {operation}")
+    found["selector_seconds_of_a_million_rows"] = selector_seconds(arguments.repeats)
+    print(f"selector of a million rows: {found['selector_seconds_of_a_million_rows']}")
     found["matmul_gflop_per_second"] = spread(peaks)
     print(f"matmul: {found['matmul_gflop_per_second']}")
     run.close()
     write_result(arguments.out, found)
+
+
+def selector_seconds(repeats: int) -> dict[str, dict[str, float]]:
+    """Time what a step does with the selector alone: weights of a batch, then step (c)."""
+    found = {}
+    places, costs = torch.arange(0, MANY_ROWS, MANY_ROWS // 16), torch.ones(16)
+    for optimizer, rate in (("mirror", 0.5), ("adam", 5e-3)):
+        method = SEAL.model_validate(
+            {"selector_optimizer": optimizer, "selector_learning_rate": rate}
+        )
+        selector = Selector(MANY_ROWS, method)
+
+        def step(selector: Selector = selector, method: SEAL = method) -> None:
+            selector_weights(selector.logits, method.activation)[places]
+            selector.step(places, costs)
+
+        step()
+        times = interleaved({optimizer: step}, torch.device("cpu"), repeats)
+        found[optimizer] = spread(times[optimizer])
+    return found
 
 
 def operations(profiler: Any) -> dict[str, float]:
