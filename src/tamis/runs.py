@@ -16,7 +16,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -79,6 +79,7 @@ class Stage:
         inputs: What the stage reads, by role, each with at least its hash; part of the request.
         seed: The user's seed.
         overwrite: Remove what an earlier, different request left.
+        protected: Further files and folders that overwriting must not delete.
 
     Raises:
         MismatchError: The folder holds another request, or files tamis did not write.
@@ -87,7 +88,7 @@ class Stage:
 
     def __init__(
         self, folder: Path, name: str, config: Mapping[str, Any], inputs: Mapping[str, Any],
-        *, seed: int, overwrite: bool = False,
+        *, seed: int, overwrite: bool = False, protected: Sequence[Path | None] = (),
     ) -> None:  # fmt: skip
         self.folder = folder
         self.name = name
@@ -96,6 +97,7 @@ class Stage:
         )
         self.seed = seed
         self._overwrite = overwrite
+        self._protected = [path for path in protected if path is not None]
         self._lock = filelock.FileLock(folder / _LOCK)
         self._started = time.monotonic()
         self._started_at = _now()
@@ -170,8 +172,9 @@ class Stage:
 
     def _refuse_own_inputs(self) -> None:
         folder = self.folder.resolve()
-        for role, entry in self.request["inputs"].items():
-            path = Path(entry["path"]).resolve()
+        used = [(role, Path(entry["path"])) for role, entry in self.request["inputs"].items()]
+        for role, given in [*used, *(("its own", path) for path in self._protected)]:
+            path = given.resolve()
             if path == folder or folder in path.parents:
                 raise ConfigError(
                     f"--overwrite would delete {path}, which this run reads as {role}. Give "

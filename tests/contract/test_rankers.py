@@ -24,7 +24,7 @@ from tamis.errors import ConfigError, DataError, DuplicateIdError, NoTrainedToke
 from tamis.methods import METHODS, build_method, method_class
 from tamis.methods.base import RankingInputs, check_inputs
 from tamis.methods.scores import Scores
-from tamis.models import features
+from tamis.models import batches
 from tamis.models.load import LanguageModel
 
 CONTROLS = {
@@ -168,7 +168,7 @@ def test_batch_size_and_padding_change_no_score(
     """Row by row without padding, or all rows at once: within 1e-5 in float32."""
     if "model" not in method_class(CASES[case][0]).requires:
         pytest.skip("runs no batches")
-    monkeypatch.setattr(features, "CPU_BATCH_TOKENS", tokens)
+    monkeypatch.setattr(batches, "CPU_BATCH_TOKENS", tokens)
     found = ranked(case, inputs_for(tiny_lm))
     # Sums of float32 in another order differ by about 1e-6 of a loss of a few nats.
     np.testing.assert_allclose(found.values, baseline(case).values, rtol=0, atol=1e-5)

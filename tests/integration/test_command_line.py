@@ -113,6 +113,19 @@ def test_labels_given_at_once_are_the_same_as_later(data: Path, tmp_path: Path) 
     assert one.read_text() == two.read_text()
 
 
+def test_overwriting_spares_labels_and_cache(data: Path, tmp_path: Path) -> None:
+    """They are no part of the request, but they are the user's."""
+    out = tmp_path / "r"
+    tamis("rank", "uniform", "--data", data, "--out", out)
+    labels = labels_of(out / "labels.jsonl", {"r0"})
+    command = ("rank", "uniform", "--data", data, "--out", out, "--seed", 1, "--overwrite")
+    for flag, path in (("--labels", labels), ("--cache", out / "cache")):
+        result = tamis(*command, flag, path)
+        assert result.returncode == 2
+        assert f"--overwrite would delete {path}" in result.stderr
+    assert labels.exists()
+
+
 def test_other_peoples_files_are_never_deleted(data: Path, tmp_path: Path) -> None:
     """--overwrite does not touch a folder that tamis did not write."""
     (tmp_path / "mine").mkdir()

@@ -170,5 +170,5 @@ def test_plan_measures_and_refuses(inputs: dict[str, Any], tmp_path: Path) -> No
     assert found["minutes"] == pytest.approx(sum(stage["minutes"] for stage in found["stages"]))
     assert result.returncode == 2
     assert "more than --max-minutes 0.0001" in result.stderr
-    assert "About that would take: 0 of the 40 rows" in result.stderr
+    assert "alone leave no time for ranking" in result.stderr
     assert not (tmp_path / "run").exists()

@@ -29,7 +29,7 @@ import toy
 from tamis.data.batch import pad_batch
 from tamis.data.template import RenderConfig, RenderedRow, RenderedRows, render
 from tamis.models import loss
-from tamis.models.features import to_device
+from tamis.models.batches import to_device
 from tamis.models.lora import (
     LoraSettings,
     adapter_parameters,

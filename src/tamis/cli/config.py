@@ -63,6 +63,8 @@ class RankSettings(_Section):
     safe_data: DataConfig | None = None
     """How the safe set's records are understood; None is as `data`."""
     render: RenderConfig = RenderConfig()
+    cache_gib: float = Field(100.0, gt=0)
+    """Largest disk space for features of rows, in the cache or in the stage's own folder."""
 
 
 class SelectSettings(_Section):
@@ -123,6 +125,8 @@ class RunConfig(_Section):
     """List of ids: restrict everything to these rows."""
     cache: Path | None = None
     """Folder of what the model makes of rows, shared by rankings; None keeps nothing."""
+    cache_gib: float = Field(100.0, gt=0)
+    """Largest disk space for it."""
     out: Path
     """Folder for one subfolder per stage, and the report."""
     seed: int = 0

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tamis.data.example import Examples
+from tamis.errors import MismatchError
 from tamis.evaluation.labels import Label, join_labels
 from tamis.files import atomic_path, file_sha256, json_line, write_json
 
@@ -39,7 +40,10 @@ def measured_with(folder: Path, labels: Path) -> bool:
     path = folder / _RANKING
     if not path.exists() or not labels.is_file():
         return False
-    found = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False  # torn: it is measured again
     return bool(found.get("labels", {}).get("sha256") == file_sha256(labels))
 
 
@@ -60,6 +64,11 @@ def measure(
     from tamis.methods.scores import Scores
 
     scores = Scores.read(folder)
+    if scores.ids != list(examples.ids):
+        raise MismatchError(
+            f"{folder} holds scores of other rows than the data has now. Rank again, in another "
+            "--out."
+        )
     write_ends(folder, scores, examples, join_labels(examples, truth))
     readouts = scores.readouts()
     if readout in readouts and readout != "score":

@@ -44,7 +44,8 @@ def run_pipeline(
     ranking_model = config.ranking_model or config.model
     run_rank(
         RankSettings(method=config.method, model=ranking_model, data=config.data,
-                     safe_data=config.safe_data, render=config.render),
+                     safe_data=config.safe_data, render=config.render,
+                     cache_gib=config.cache_gib),
         stage("rank"), data=config.finetuning_set, safe_set=config.safe_set,
         labels=config.labels, rows=config.rows, cache=config.cache,
     )  # fmt: skip

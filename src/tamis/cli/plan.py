@@ -1,9 +1,10 @@
 """`tamis plan`: measure a few rows, and say what a whole run will take before it starts.
 
-Every stage is run as it will be, on a sample: ranking on SAMPLE_ROWS rows (some of them the longest
-there are) with as large a share of the safe set, fine-tuning for two steps, evaluation on a few
-prompts. Times are scaled by tokens, steps and prompts; memory is the largest measured, since
-batches are bounded by tokens and not by rows; disk is what the sample left, scaled by tokens.
+Every stage is run as it will be, on a sample: ranking on FEW_ROWS and on SAMPLE_ROWS rows (some of
+them the longest there are) with safe rows in proportion, fine-tuning for two steps, evaluation on a
+few prompts. Ranking's time is the line through both measurements, by tokens; the others are scaled
+by steps and prompts. Memory is the largest so far, since batches are bounded by tokens and not by
+rows; disk is the sample's features, scaled by tokens.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from tamis.data.example import Examples
 from tamis.data.load import load_examples
 from tamis.data.row_lists import read_row_list
 from tamis.errors import ConfigError
+from tamis.evaluation.labels import join_labels, read_labels
+from tamis.evaluation.prompts import chosen_prompts, read_pairs
 from tamis.methods import build_method
 from tamis.rng import numpy_generator
 from tamis.runs import peak_rss_gib
@@ -29,7 +32,7 @@ from tamis.runs import peak_rss_gib
 if TYPE_CHECKING:
     from tamis.models.load import LanguageModel
 
-SAMPLE_ROWS = 32
+SAMPLE_ROWS, FEW_ROWS = 32, 8
 LONGEST_ROWS = 4  # of the sample: they decide the memory
 RENDERED_ROWS = 2000  # lengths are read from so many rows
 SAMPLE_PROMPTS = 4
@@ -91,14 +94,22 @@ class Plan:
             ConfigError: It does; the message names settings that would fit.
         """
         if max_minutes is not None and self.minutes > max_minutes:
-            share = max_minutes / self.minutes
-            n_rows, n_tokens = int(self.n_rows * share), int(self.tokens_per_row * share)
-            raise ConfigError(
-                f"the run is expected to take {self.minutes:.0f} minutes, more than --max-minutes "
-                f"{max_minutes:g}. About that would take: {n_rows:,} of the {self.n_rows:,} rows "
-                f"(rows: a list of ids), or rows of at most {n_tokens:,} tokens, where they have "
+            ranking = self.stages[0].minutes
+            left = max_minutes - (self.minutes - ranking)
+            n_rows = int(self.n_rows * left / ranking)
+            n_tokens = int(self.tokens_per_row * left / ranking)
+            advice = (
+                f"Ranking would fit with about {n_rows:,} of the {self.n_rows:,} rows (rows: list "
+                f"their ids), or with rows of at most {n_tokens:,} tokens, where they have "
                 f"{self.tokens_per_row:.0f} on average (render.max_prompt_tokens, "
-                "render.max_response_tokens), or fewer method.epochs where there are several."
+                "render.max_response_tokens), or with fewer method.epochs where there are several."
+                if n_rows and n_tokens
+                else "Fine-tuning and evaluation alone leave no time for ranking: lower "
+                "finetune.max_steps, evaluate.max_new_tokens or the number of prompts too."
+            )
+            raise ConfigError(
+                f"the run is expected to take {self.minutes:.3g} minutes, more than --max-minutes "
+                f"{max_minutes:g}. {advice}"
             )
         if max_memory_gib is not None and self.memory_gib > max_memory_gib:
             worst = max(self.stages, key=lambda stage: stage.memory_gib)
@@ -125,6 +136,7 @@ def plan_run(config: RunConfig, report: Callable[..., None] | None = None) -> Pl
 
     rows = None if config.rows is None else read_row_list(config.rows)
     examples = load_examples(config.finetuning_set, config.data, rows=rows)
+    _check(config, examples)
     ranking_model = config.ranking_model or config.model
     lm = load_model(ranking_model, device=config.device, dtype=config.dtype)
     order = numpy_generator(config.seed, "plan").permutation(len(examples))[:RENDERED_ROWS]
@@ -132,66 +144,102 @@ def plan_run(config: RunConfig, report: Callable[..., None] | None = None) -> Pl
     lengths = render(seen, lm.tokenizer, config.render).lengths
     longest = np.argsort(-lengths, kind="stable")[:LONGEST_ROWS].tolist()
     others = [i for i in range(len(seen)) if i not in longest][: SAMPLE_ROWS - len(longest)]
-    sample = seen.restrict([seen.ids[i] for i in [*longest, *others]])
-    sample_tokens = int(lengths[[*longest, *others]].sum())
-    tokens_per_row = float(lengths.mean())
-    scale = tokens_per_row * len(examples) / max(1, sample_tokens)
+    chosen = [*longest, *others]
+    sample = _Sample(
+        seen.restrict([seen.ids[i] for i in chosen]), lengths[chosen].tolist(),
+        float(lengths.mean()) * len(examples), len(examples),
+    )  # fmt: skip
     say = report or (lambda *_: None)
     stages = []
     with tempfile.TemporaryDirectory(prefix="tamis-plan-") as folder:
         work = Path(folder)
         say("measuring", 0, 3, {})
-        stages.append(_rank(config, lm, sample, scale, len(examples), work))
+        stages.append(_rank(config, lm, sample, work))
         say("measuring", 1, 3, {})
         if ranking_model != config.model:
             del lm
             lm = load_model(config.model, device=config.device, dtype=config.dtype)
-        stages.append(_finetune(config, lm, sample, len(examples), work))
+        stages.append(_finetune(config, lm, sample, work))
         say("measuring", 2, 3, {})
         stages.append(_evaluate(config, lm))
         say("measuring", 3, 3, {})
-    return Plan(stages, len(examples), tokens_per_row)
+    return Plan(stages, len(examples), float(lengths.mean()))
 
 
-def _rank(
-    config: RunConfig, lm: LanguageModel, sample: Examples, scale: float, n_rows: int, work: Path
-) -> StageEstimate:
+@dataclass(frozen=True)
+class _Sample:
+    """The rows that are measured, longest first, and what they stand for."""
+
+    rows: Examples
+    lengths: list[int]
+    all_tokens: float
+    n_rows: int
+
+    def first(self, n: int) -> Examples:
+        """Return some of them."""
+        return self.rows.restrict(self.rows.ids[:n])
+
+
+def _check(config: RunConfig, examples: Examples) -> None:
+    """Read the small files a run needs: their faults are told before anything is measured."""
+    if config.labels is not None:
+        join_labels(examples, read_labels(config.labels))
+    chosen_prompts(config.prompts.by_kind())
+    if config.prompts.pairs is not None:
+        read_pairs(config.prompts.pairs)
+    if config.select.count is not None and config.select.count > len(examples):
+        raise ConfigError(
+            f"select.count={config.select.count:,} is more than the {len(examples):,} rows there "
+            "are: lower it."
+        )
+
+
+def _rank(config: RunConfig, lm: LanguageModel, sample: _Sample, work: Path) -> StageEstimate:
     from tamis.methods.base import rank
 
     method = build_method(config.method.name, config.method.options)
+    requires = getattr(method, "requires", ())
     safe = None
     if config.safe_set is not None:
         safe = load_examples(config.safe_set, config.safe_data or config.data)
-        n_safe = max(1, round(len(safe) * len(sample) / n_rows))
-        safe = safe.restrict(safe.ids[:n_safe])
-    needs_model = "model" in getattr(method, "requires", ())
+        proportional = round(len(safe) * len(sample.rows) / sample.n_rows)
+        n_safe = min(len(safe), max(proportional, getattr(method, "safe_batch_size", 1)))
+        drawn = numpy_generator(config.seed, "plan", "safe").permutation(len(safe))[:n_safe]
+        safe = safe.restrict([safe.ids[i] for i in drawn])
 
-    def ranked(rows: Examples, folder: Path) -> None:
-        rank(rows, method, safe_set=safe, model=lm if needs_model else None, seed=config.seed,
-             render=config.render, work=folder)  # fmt: skip
+    def ranked(n: int, name: str) -> float:
+        return _minutes(lambda: rank(
+            sample.first(n), method, safe_set=safe, model=lm if "model" in requires else None,
+            seed=config.seed, render=config.render, work=work / name,
+        ))  # fmt: skip
 
-    ranked(sample.restrict(sample.ids[:4]), work / "warm-up")
-    minutes = _minutes(lambda: ranked(sample, work / "rank"))
-    disk = sum(path.stat().st_size for path in (work / "rank").rglob("*") if path.is_file())
+    ranked(2, "warm-up")
+    few, many = ranked(FEW_ROWS, "few"), ranked(SAMPLE_ROWS, "many")
+    few_tokens, many_tokens = sum(sample.lengths[:FEW_ROWS]), max(1, sum(sample.lengths))
+    if many_tokens > few_tokens and many > few:
+        rate = (many - few) / (many_tokens - few_tokens)
+        minutes = max(0.0, many - rate * many_tokens) + rate * sample.all_tokens
+    else:  # too few rows, or too quick, for a line
+        minutes = many * sample.all_tokens / many_tokens
+    features = (work / "many" / "features").rglob("*.safetensors")
+    disk = sum(path.stat().st_size for path in features) * sample.all_tokens / many_tokens
     return StageEstimate(
-        "rank", minutes * scale, _memory_gib(lm), disk * scale / _GIB,
-        f"{config.method.name} on {len(sample)} rows",
+        "rank", minutes, _memory_gib(lm), disk / _GIB,
+        f"{config.method.name} on {len(sample.rows)} rows",
     )  # fmt: skip
 
 
-def _finetune(
-    config: RunConfig, lm: LanguageModel, sample: Examples, n_rows: int, work: Path
-) -> StageEstimate:
+def _finetune(config: RunConfig, lm: LanguageModel, sample: _Sample, work: Path) -> StageEstimate:
     from tamis.training.sft import finetune
 
     rule = config.select
-    kept = rule.count or int((rule.ratio or 1.0) * n_rows + 0.5)
+    kept = rule.count or int((rule.ratio or 1.0) * sample.n_rows + 0.5)
     n_steps = config.finetune.steps(kept)
     short = config.finetune.model_copy(update={"max_steps": SAMPLE_STEPS})
 
     def tuned(name: str) -> None:
-        finetune(lm, sample, short, config.render, out=work / name, work=work / f"{name}-work",
-                 seed=config.seed)  # fmt: skip
+        finetune(lm, sample.rows, short, config.render, out=work / name,
+                 work=work / f"{name}-work", seed=config.seed)  # fmt: skip
 
     tuned("warm-up-adapter")
     minutes = _minutes(lambda: tuned("adapter"))
@@ -203,7 +251,6 @@ def _finetune(
 
 def _evaluate(config: RunConfig, lm: LanguageModel) -> StageEstimate:
     from tamis.evaluation.evaluate import evaluate
-    from tamis.evaluation.prompts import chosen_prompts, read_pairs
 
     prompts = chosen_prompts(config.prompts.by_kind())
     pairs = None if config.prompts.pairs is None else read_pairs(config.prompts.pairs)

@@ -29,7 +29,10 @@ from tamis.methods import build_method
 from tamis.models.config import ModelConfig
 from tamis.runs import Stage
 
-N_ENDS = 20  # rows of each end of the ranking that a report shows
+CACHE_NOTE = (
+    "features of rows were shared through a cache: the last digits of a score depend on what was "
+    "in it, since rows are run in batches with others."
+)
 
 
 @dataclass(frozen=True)
@@ -99,13 +102,15 @@ def run_rank(
     if "safe_set" in requires and safe_set is None:
         raise ConfigError(f"method {settings.method.name!r} needs safe_set: give --safe-set.")
     config = stage_config(common, settings, method=settings.method.resolved())
+    del config["cache_gib"]  # changes no score
     inputs = stage_inputs(
         data=data, safe_set=safe_set, rows=rows,
         **(model_inputs(settings.model, settings.render) if "model" in requires else {}),
     )  # fmt: skip
     with Stage(
-        common.out, "rank", config, inputs, seed=common.seed, overwrite=common.overwrite
-    ) as stage:
+        common.out, "rank", config, inputs, seed=common.seed, overwrite=common.overwrite,
+        protected=(labels, cache),
+    ) as stage:  # fmt: skip
         if stage.finished and (labels is None or measured_with(stage.folder, labels)):
             return stage.manifest()
         examples = load_set(stage, "data", data, settings.data, rows)
@@ -120,13 +125,14 @@ def run_rank(
 
             scores = rank(
                 examples, method, safe_set=safe, model=model, render=settings.render,
-                seed=common.seed, work=stage.work, cache=cache, report=common.report,
-                name=settings.method.name,
+                seed=common.seed, work=stage.work, cache=cache,
+                cache_gib=settings.cache_gib, report=common.report, name=settings.method.name,
             )  # fmt: skip
             scores.write(stage.folder)
             write_ends(stage.folder, scores, examples, labelled)
             notes = list(scores.details.get("notes", ()))
-            manifest = stage.finish(
+            notes += [CACHE_NOTE] if cache is not None and model is not None else []
+            stage.finish(
                 method=settings.method.name,
                 model=None if model is None else model.describe(),
                 rows_by_outcome=scores.rows_by_outcome(),

@@ -225,7 +225,7 @@ class JoinedRows(Sequence[RenderedRow]):
     """
 
     def __init__(self, *sets: RenderedRows) -> None:
-        self._sets = sets
+        self.sets = sets
         self._starts = np.cumsum([0, *(len(found) for found in sets)])
 
     def __len__(self) -> int:
@@ -235,22 +235,22 @@ class JoinedRows(Sequence[RenderedRow]):
         which = int(np.searchsorted(self._starts, index, side="right")) - 1
         if not 0 <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
-        return self._sets[which][index - int(self._starts[which])]
+        return self.sets[which][index - int(self._starts[which])]
 
     @functools.cached_property
     def ids(self) -> list[str]:
         """The rows' ids."""
-        return [row_id for found in self._sets for row_id in found.ids]
+        return [row_id for found in self.sets for row_id in found.ids]
 
     @functools.cached_property
     def usable(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Whether each row has trained tokens."""
-        return np.concatenate([found.usable for found in self._sets])
+        return np.concatenate([found.usable for found in self.sets])
 
     @functools.cached_property
     def lengths(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Tokens of each row; 0 for rows set aside."""
-        return np.concatenate([found.lengths for found in self._sets])
+        return np.concatenate([found.lengths for found in self.sets])
 
 
 def _integers(scalar: Any) -> list[int]:

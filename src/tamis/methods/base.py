@@ -39,6 +39,7 @@ class RankingInputs:
         work: Folder for checkpoints and partial results; None keeps none.
         cache: Folder for features of rows under the model, shared by methods and runs; None keeps
             them in `work`, or in memory.
+        cache_gib: Largest disk space for features.
         report: Called with progress; None is silent.
     """
 
@@ -49,6 +50,7 @@ class RankingInputs:
     seed: int = 0
     work: Path | None = None
     cache: Path | None = None
+    cache_gib: float = 100.0
     report: Report | None = None
 
     @functools.cached_property
@@ -59,7 +61,7 @@ class RankingInputs:
         if self.model is None:
             raise ConfigError("features of rows need a model: give --model.")
         own = None if self.work is None else self.work / "features"
-        return FeatureCache(self.model, self.cache or own)
+        return FeatureCache(self.model, self.cache or own, disk_gib=self.cache_gib)
 
     def rendered(self, which: str = "finetuning_set") -> RenderedRows:
         """Render one of the sets with the ranking model's tokenizer."""
@@ -128,8 +130,8 @@ def check_inputs(ranker: Ranker, inputs: RankingInputs, name: str) -> None:
 def rank(
     finetuning_set: Examples, method: Ranker, *, safe_set: Examples | None = None,
     model: LanguageModel | None = None, render: RenderConfig | None = None, seed: int = 0,
-    work: Path | None = None, cache: Path | None = None, report: Report | None = None,
-    name: str | None = None,
+    work: Path | None = None, cache: Path | None = None, cache_gib: float = 100.0,
+    report: Report | None = None, name: str | None = None,
 ) -> Scores:  # fmt: skip
     """Rank fine-tuning rows with one method.
 
@@ -142,6 +144,7 @@ def rank(
         seed: Decides every random draw.
         work: Folder for checkpoints; a killed ranking with the same folder goes on from there.
         cache: Folder for features of rows under the model; rankings that share it share the work.
+        cache_gib: Largest disk space for them.
         report: Called with (stage, done, total, figures).
         name: What errors call the method; None is its class's name.
 
@@ -153,7 +156,15 @@ def rank(
         MismatchError: The method did not score exactly these rows.
     """
     inputs = RankingInputs(
-        finetuning_set, safe_set, model, render or RenderConfig(), seed, work, cache, report
+        finetuning_set,
+        safe_set,
+        model,
+        render or RenderConfig(),
+        seed,
+        work,
+        cache,
+        cache_gib,
+        report,
     )
     name = name or type(method).__name__
     check_inputs(method, inputs, name)

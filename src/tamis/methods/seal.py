@@ -214,7 +214,7 @@ class SEAL(Method):
     """AdamW's learning rate of both models, constant."""
     max_gradient_norm: float = Field(1.0, gt=0)
     """Gradients are scaled down to this norm."""
-    trunk_cut: float = Field(0.8, ge=0)
+    trunk_cut: float = Field(0.8, ge=0, allow_inf_nan=False)
     """Layers below are frozen and run once: a number of layers, or a fraction in (0, 1)."""
     lora: LoraSettings = LoraSettings()
     """The adapters of both models; `layers` is set from trunk_cut."""

@@ -21,11 +21,12 @@ from tamis.data.batch import visiting_order
 from tamis.data.rendered import JoinedRows, RenderedRows
 from tamis.errors import NoTrainedTokensError
 from tamis.models.adapter_trainer import AdapterTrainer, Part
+from tamis.models.batches import batch_tokens
 from tamis.models.checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
-from tamis.models.features import FeatureCache, Progress, batch_tokens
+from tamis.models.features import FeatureCache, Progress
 from tamis.models.lora import (
     LoraSettings,
     choose_targets,
@@ -74,13 +75,17 @@ class TwoStreams:
         self.batch_size = batch_size
         self.safe_batch_size = min(safe_batch_size, len(safe.order))
         self.seed = seed
+        self._order: tuple[int, np.ndarray[Any, np.dtype[np.int64]]] | None = None
         self._safe_orders: dict[int, np.ndarray[Any, np.dtype[np.int64]]] = {}
         self.steps_per_epoch = math.ceil(len(finetuning.order) / batch_size)
 
     def places(self, step: int) -> tuple[int, Tensor]:
         """Return a step's epoch, from 0, and its rows' places in `finetuning.order`."""
         epoch, within = divmod(step, self.steps_per_epoch)
-        order = visiting_order(len(self.finetuning.order), self.seed, "finetuning_set", epoch)
+        if self._order is None or self._order[0] != epoch:
+            order = visiting_order(len(self.finetuning.order), self.seed, "finetuning_set", epoch)
+            self._order = epoch, order
+        order = self._order[1]
         start = within * self.batch_size
         return epoch, torch.from_numpy(order[start : start + self.batch_size])
 

@@ -20,7 +20,10 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str
     """Write tensors and a JSON-able record as one file, atomically."""
     copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
-        save_file(copies, temporary, metadata={"tamis": json.dumps(dict(meta))})
+        try:
+            save_file(copies, temporary, metadata={"tamis": json.dumps(dict(meta))})
+        except SafetensorError as error:  # a full disk, for one
+            raise OSError(f"{path} cannot be written: {error}") from error
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

@@ -33,6 +33,7 @@ from torch import Tensor
 from tamis.data.batch import pad_batch, token_budget_batches
 from tamis.data.rendered import UNTRAINED, JoinedRows, RenderedRows
 from tamis.errors import ConfigError
+from tamis.models.batches import batch_tokens, to_device
 from tamis.models.lora import layer_count
 from tamis.models.loss import has_plain_head, row_losses
 from tamis.models.row_store import RowStore, row_key
@@ -43,20 +44,9 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int, dict[str, float]], None]  # done, total, figures to show
 READINGS = ("response_mean", "response_first", "response_last", "prompt_last")
-CPU_BATCH_TOKENS = 1024  # enough for full matmul speed on few cores, little padding
-GPU_BATCH_TOKENS = 16384
-PART_BYTES = 2**26  # values written at once, 64 MiB: what a killed pass repeats at most
+PART_BYTES = 2**26  # written at once, 64 MiB or
+PART_ROWS = 2048  # this many rows: what a killed pass repeats at most
 _GIB = 2**30
-
-
-def batch_tokens(device: torch.device) -> int:
-    """Tokens to run at once, padding included."""
-    return CPU_BATCH_TOKENS if device.type == "cpu" else GPU_BATCH_TOKENS
-
-
-def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Tensor]:
-    """Turn a padded numpy batch into tensors on a device."""
-    return {key: torch.from_numpy(value).to(device) for key, value in batch.items()}
 
 
 @dataclass(frozen=True)
@@ -132,6 +122,7 @@ class FeatureCache:
         self.max_batch_tokens = max_batch_tokens or batch_tokens(lm.device)
         self._folder = folder
         self._temporary: Path | None = None
+        self._held = 0  # bytes in memory
         self._stores: dict[str, RowStore] = {}
         self._keys: dict[int, tuple[Any, list[bytes]]] = {}
 
@@ -147,19 +138,20 @@ class FeatureCache:
         n_layers = layer_count(self.lm.model)
         features = [Feature.parse(name, n_layers) for name in dict.fromkeys(names)]
         keys = self.keys(rows)
-        lacking = [
-            index for index in sorted(np.flatnonzero(rows.usable), key=rows.ids.__getitem__)
-            if any(keys[index] not in self._store(feature.name) for feature in features)
-        ]  # fmt: skip
+        wanted: dict[bytes, int] = {}  # rows with equal tokens are one
+        for index in sorted(np.flatnonzero(rows.usable), key=rows.ids.__getitem__):
+            if any(keys[index] not in self._store(feature.name) for feature in features):
+                wanted.setdefault(keys[index], int(index))
+        lacking = list(wanted.values())
         if not lacking:
             return
         if any(feature.kind == "loss" for feature in features):
             has_plain_head(self.lm.model)  # asked first of a model, this runs it
         self._make_room(features, int(rows.lengths[lacking].sum()), len(lacking))
-        pending = _Pending(features, [self._store(feature.name) for feature in features])
+        pending = _Pending([self._store(feature.name) for feature in features])
         done = 0
         for places in token_budget_batches(rows.lengths[lacking], self.max_batch_tokens):
-            indices = [int(lacking[place]) for place in places]
+            indices = [lacking[place] for place in places]
             batch = to_device(pad_batch([rows[index] for index in indices]), self.lm.device)
             pending.add([keys[index] for index in indices], self._run(batch, features))
             done += len(indices)
@@ -184,7 +176,11 @@ class FeatureCache:
     def keys(self, rows: RenderedRows | JoinedRows) -> list[bytes]:
         """Return every row's key; rows are hashed once."""
         if id(rows) not in self._keys:
-            self._keys[id(rows)] = rows, [row_key(row) for row in rows]
+            if isinstance(rows, JoinedRows):
+                found = [key for part in rows.sets for key in self.keys(part)]
+            else:
+                found = [row_key(row) for row in rows]
+            self._keys[id(rows)] = rows, found
         return self._keys[id(rows)][1]
 
     def _table(self, rows: RenderedRows | JoinedRows, name: str) -> Tensor:
@@ -221,21 +217,25 @@ class FeatureCache:
         if name not in self._stores:
             folder = self._folder or self._temporary
             if folder is not None:
-                dtype = str(self.lm.dtype).removeprefix("torch.")
-                folder = folder / f"{self.lm.fingerprint}-{dtype}" / name.replace(":", "-")
+                kind = f"{str(self.lm.dtype).removeprefix('torch.')}-{self.lm.device.type}"
+                folder = folder / f"{self.lm.fingerprint}-{kind}" / name.replace(":", "-")
             self._stores[name] = RowStore(folder)
         return self._stores[name]
 
     def _make_room(self, features: Sequence[Feature], n_tokens: int, n_rows: int) -> None:
         """Refuse what does not fit on the disk; without a folder, leave memory when it is full."""
         need = expected_bytes(features, n_tokens, n_rows, self.lm)
-        if self._folder is None and need <= self.memory_gib * _GIB:
-            return
+        if self._folder is None and self._temporary is None:
+            self._held += need
+            if self._held <= self.memory_gib * _GIB:
+                return
         if self._folder is None and self._temporary is None:
             self._temporary = Path(tempfile.mkdtemp(prefix="tamis-features-"))
             weakref.finalize(self, shutil.rmtree, self._temporary, ignore_errors=True)
-            # What is in memory stays there; names that hold nothing yet go to the folder.
-            self._stores = {name: kept for name, kept in self._stores.items() if len(kept)}
+            # What is in memory stays there; what comes goes to the folder.
+            held, self._stores = self._stores, {}
+            for name, store in held.items():
+                self._store(name).adopt(store)
         folder = self._folder or self._temporary
         assert folder is not None, "one of the two was made above"
         folder.mkdir(parents=True, exist_ok=True)
@@ -246,8 +246,8 @@ class FeatureCache:
                 f"{names} of {n_rows:,} rows with {n_tokens:,} tokens need {need / _GIB:.1f} GiB "
                 f"in {folder}, where {free / _GIB:.1f} GiB are free and {self.disk_gib:g} GiB are "
                 "allowed. Set trunk_cut=0 (nothing is stored, every step runs the whole model), "
-                "lower render.max_prompt_tokens or max_response_tokens, or give a --cache folder "
-                "on a larger disk."
+                "lower render.max_prompt_tokens or max_response_tokens, raise cache_gib, or give a "
+                "--cache folder on a larger disk."
             )
 
 
@@ -265,27 +265,27 @@ def expected_bytes(
 
 
 class _Pending:
-    """Values that wait to be written as one part of every feature's store."""
+    """Values that wait to be written as one part of every store that lacks them."""
 
-    def __init__(self, features: Sequence[Feature], stores: Sequence[RowStore]) -> None:
+    def __init__(self, stores: Sequence[RowStore]) -> None:
         self._stores = stores
-        self._keys: list[bytes] = []
-        self._values: list[list[Tensor]] = [[] for _ in features]
-        self._bytes = 0
+        self._values: list[dict[bytes, Tensor]] = [{} for _ in stores]
+        self._bytes = self._rows = 0
 
     def add(self, keys: Sequence[bytes], values: Sequence[Sequence[Tensor]]) -> None:
         """Take a batch's values; write when there is enough for a part."""
-        self._keys += keys
-        for kept, new in zip(self._values, values, strict=True):
-            kept += [value.clone() for value in new]
-            self._bytes += sum(value.nbytes for value in new)
-        if self._bytes >= PART_BYTES:
+        for store, kept, new in zip(self._stores, self._values, values, strict=True):
+            lacking = [(k, value) for k, value in zip(keys, new, strict=True) if k not in store]
+            kept |= {key: value.clone() for key, value in lacking}  # without the batch's padding
+            self._bytes += sum(value.nbytes for _, value in lacking)
+        self._rows += len(keys)
+        if self._bytes >= PART_BYTES or self._rows >= PART_ROWS:
             self.write()
 
     def write(self) -> None:
         """Write what there is."""
-        if self._keys:
-            for store, kept in zip(self._stores, self._values, strict=True):
-                store.append(self._keys, kept)
+        for store, kept in zip(self._stores, self._values, strict=True):
+            if kept:
+                store.append(list(kept), list(kept.values()))
                 kept.clear()
-            self._keys, self._bytes = [], 0
+        self._bytes = self._rows = 0

@@ -8,6 +8,7 @@ same model from the hub.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from tamis.models.gguf import dequantised, embedded_source, quiet_transformers
 from tamis.runs import read_manifest
 
 FINGERPRINT_SAMPLES = 4096  # values read per tensor: enough to tell fine-tuned copies apart
+NOT_THE_MODEL = ("transformers_version", "dtype", "torch_dtype", "use_cache", "architectures")
 
 
 @dataclass(frozen=True)
@@ -224,15 +226,20 @@ def _read(kind: str, source: str, config: ModelConfig, **options: Any) -> Any:
 
 
 def weights_fingerprint(model: Any) -> str:
-    """Hash the architecture and up to 4,096 evenly spaced values of every parameter.
+    """Hash the architecture, its configuration and up to 4,096 spread values of every parameter.
 
     Two models with equal fingerprints have the same configuration and, in practice, the same
-    weights; any fine-tuning changes nearly all values of the tensors it touches.
+    weights; any fine-tuning changes nearly all values of the tensors it touches. What says where
+    and how a model was loaded (path, versions, type of the weights) plays no part.
     """
     digest = hashlib.sha256(type(model).__name__.encode())
+    settings = {key: value for key, value in model.config.to_dict().items()
+                if not key.startswith("_") and key not in NOT_THE_MODEL}  # fmt: skip
+    digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):
         flat = tensor.detach().reshape(-1)
-        step = max(1, math.ceil(flat.numel() / FINGERPRINT_SAMPLES))
+        # Odd: a power of two would read the same few columns of every row of a matrix.
+        step = math.ceil(flat.numel() / FINGERPRINT_SAMPLES) | 1
         # bfloat16 first: the same checkpoint loaded as float32 keeps its fingerprint.
         sample = flat[::step][:FINGERPRINT_SAMPLES].to("cpu", torch.bfloat16)
         digest.update(f"{name}{tuple(tensor.shape)}".encode())

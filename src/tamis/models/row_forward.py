@@ -15,7 +15,8 @@ from torch import Tensor
 
 from tamis.data.batch import pad_batch, token_budget_batches
 from tamis.data.rendered import JoinedRows, RenderedRows
-from tamis.models.features import Progress, to_device
+from tamis.models.batches import to_device
+from tamis.models.features import Progress
 from tamis.models.loss import has_plain_head, row_losses
 from tamis.models.trunk import running_from
 
@@ -60,12 +61,8 @@ class RowForward:
         with running_from(self.model, self.cut, states.to(self.device)):
             yield
 
-    def micro_batches(self, indices: Sequence[int]) -> list[list[int]]:
-        """Split rows into groups of similar length within the token budget."""
-        return [[indices[i] for i in places] for places in self._places(indices)]
-
     def _places(self, indices: Sequence[int]) -> list[list[int]]:
-        """Group positions in `indices` likewise; a row may occur twice."""
+        """Group positions in `indices` by similar length, within the token budget."""
         lengths = self.rows.lengths[np.asarray(indices, dtype=np.int64)]
         return token_budget_batches(lengths, self.max_batch_tokens)
 
@@ -112,22 +109,19 @@ class RowForward:
 
     @torch.no_grad()
     def losses_of(
-        self, indices: Sequence[int], progress: Progress | None = None, done: int = 0,
-        total: int | None = None,
-    ) -> np.ndarray:  # fmt: skip
+        self, indices: Sequence[int], progress: Progress | None = None
+    ) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Mean loss of usable rows without gradients (float64), in the order of `indices`.
 
         Args:
             indices: Usable rows.
             progress: Called after each micro-batch.
-            done: Rows finished before this call, for the progress.
-            total: Rows to be finished in all; None is this call's.
         """
-        values = np.empty(len(indices))
+        values, done = np.empty(len(indices)), 0
         for places in self._places(indices):
             losses = self.losses([indices[i] for i in places])
             values[places] = losses.double().cpu().numpy()
             done += len(places)
             if progress:
-                progress(done, total or len(indices), {})
+                progress(done, len(indices), {})
         return values

@@ -59,6 +59,12 @@ class RowStore:
         part, start, length = self._spans[key]
         return self._parts[part][start : start + length]
 
+    def adopt(self, other: RowStore) -> None:
+        """Take over what another store holds, as it holds it."""
+        for key, (part, start, length) in other._spans.items():
+            self._spans[key] = (len(self._parts) + part, start, length)
+        self._parts += other._parts
+
     def append(self, keys: Sequence[bytes], values: Sequence[Tensor]) -> None:
         """Add rows: for each its vectors (k x D)."""
         joined = torch.cat(list(values)).contiguous()
@@ -77,7 +83,9 @@ class RowStore:
             with safe_open(path, framework="pt") as stored:
                 packed = stored.get_tensor("keys").numpy().tobytes()
                 lengths, values = stored.get_tensor("lengths"), stored.get_tensor("values")
-        except (SafetensorError, OSError) as error:
+            if len(packed) != KEY_BYTES * len(lengths) or int(lengths.sum()) != len(values):
+                raise ValueError(f"{len(lengths)} rows, {len(values)} vectors")
+        except (SafetensorError, OSError, ValueError) as error:
             raise MismatchError(
                 f"{path} is not a feature file of tamis ({error}). Remove it to compute it again."
             ) from error

@@ -30,13 +30,14 @@ def resolve_cut(trunk_cut: float, n_layers: int) -> int:
     Raises:
         ConfigError: No layer would be left to train.
     """
-    cut = round(trunk_cut * n_layers) if 0 < trunk_cut < 1 else int(trunk_cut)
-    if not 0 <= cut < n_layers:
+    cut = round(trunk_cut * n_layers) if 0 < trunk_cut < 1 else trunk_cut
+    if not 0 <= cut < n_layers or cut != int(cut):
         raise ConfigError(
-            f"trunk_cut={trunk_cut} leaves no layer to train: the model has {n_layers} layers. Set "
-            f"a number from 0 to {n_layers - 1}, or a fraction below 1."
+            f"trunk_cut={trunk_cut} leaves no layer to train, or cuts one in two: the model has "
+            f"{n_layers} layers. Set a whole number from 0 to {n_layers - 1}, or a fraction up to "
+            f"{(n_layers - 1) / n_layers:.2f}."
         )
-    return cut
+    return int(cut)
 
 
 def layers_of(model: Any) -> Any:
@@ -71,6 +72,8 @@ def capturing(
 
     def leaving(_module: Any, _args: Any, output: Any) -> None:
         keep(len(layers), output[0] if isinstance(output, tuple) else output)
+        if stop:
+            raise _Reached
 
     handles = [
         layers[depth].register_forward_pre_hook(entering(depth), with_kwargs=True)

@@ -30,9 +30,19 @@ def test_what_fits_is_let_through() -> None:
 
 
 def test_too_long_a_run_is_refused_with_what_would_fit() -> None:
-    """A quarter of the time: a quarter of the rows, or of the tokens of each."""
-    with pytest.raises(ConfigError, match=r"80 minutes, more than --max-minutes 20.*250 of the 1,0"
-                       r"00 rows.*at most 50 tokens, where they have 200"):  # fmt: skip
+    """35 minutes leave 15 for ranking, a quarter of its 60: of the rows, or of their tokens."""
+    message = (
+        r"80 minutes, more than --max-minutes 35\. Ranking would fit with about 250 of the 1,000"
+    )
+    with pytest.raises(
+        ConfigError, match=message + r" rows.*at most 50 tokens, where they have 200"
+    ):
+        PLAN.refuse_above(35.0, None)
+
+
+def test_no_ranking_fits_beside_long_stages() -> None:
+    """Fine-tuning alone takes 20 minutes."""
+    with pytest.raises(ConfigError, match="alone leave no time for ranking"):
         PLAN.refuse_above(20.0, None)
 
 

@@ -169,6 +169,46 @@ def test_another_model_finds_nothing(tiny_lm: LanguageModel, tmp_path: Path) -> 
     assert forward_passes(tiny_lm, lambda: FeatureCache(tiny_lm, tmp_path).losses(rows()))[0] == 0
 
 
+def test_states_of_the_last_layer_do_not_cost_the_output_projection(tiny_lm: LanguageModel) -> None:
+    """Logits of a whole batch are the largest tensor there is."""
+    handle = tiny_lm.model.lm_head.register_forward_pre_hook(lambda *_: pytest.fail("head ran"))
+    try:
+        FeatureCache(tiny_lm).ensure(rows(), ["state:2:response_mean"])
+    finally:
+        handle.remove()
+
+
+def test_equal_rows_are_run_once(tiny_lm: LanguageModel) -> None:
+    """Three copies of a row: one run, three values."""
+    copies = render(load_examples([{"prompt": "Tell", "completion": "gently"}] * 3),
+                    toy.tokenizer(), RenderConfig())  # fmt: skip
+    totals: list[int] = []
+    cache = FeatureCache(tiny_lm)
+    cache.ensure(copies, ["loss"], lambda _done, total, _: totals.append(total))
+    assert totals == [1]
+    assert len(set(cache.losses(copies).tolist())) == 1
+
+
+def test_a_few_thousand_rows_are_written_whatever_their_size(
+    tiny_lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Losses take four bytes each: a killed pass must not wait for 64 MiB of them."""
+    monkeypatch.setattr(features, "PART_ROWS", 2)
+    FeatureCache(tiny_lm, tmp_path, max_batch_tokens=1).ensure(rows(), ["loss"])
+    assert len(list(tmp_path.rglob("part-*.safetensors"))) == 3
+
+
+def test_memory_is_counted_over_calls(tiny_lm: LanguageModel) -> None:
+    """What came before stays; what comes when memory is full goes to a folder."""
+    cache = FeatureCache(tiny_lm, memory_gib=30 / 2**30)  # 6 losses take 24 bytes
+    before = cache.losses(rows())
+    assert cache._temporary is None
+    cache.ensure(rows(), ["state:1:response_mean"])
+    assert cache._temporary is not None
+    assert cache.losses(rows()).tobytes() == before.tobytes()
+    assert list(cache._temporary.rglob("part-*.safetensors"))
+
+
 def test_without_a_folder_much_goes_to_a_temporary_one(tiny_lm: LanguageModel) -> None:
     """Past the memory allowed; the values are the same."""
     small = FeatureCache(tiny_lm, memory_gib=0.0)

@@ -325,3 +325,17 @@ def test_an_adapter_is_refused_on_another_base_model(tmp_path: Path) -> None:
     with pytest.raises(MismatchError, match="another base model"):
         with_adapter(other, tmp_path)
     assert with_adapter(trained_on, tmp_path).fingerprint.startswith(trained_on.fingerprint)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "same"),
+    [("rms_norm_eps", 0.1, False), ("rope_theta", 5e5, False), ("use_cache", False, True)],
+)
+def test_settings_that_change_the_output_change_the_fingerprint(
+    setting: str, value: Any, same: bool
+) -> None:
+    """Equal weights do not compute the same under another norm or other positions."""
+    model = toy.llama()
+    before = weights_fingerprint(model)
+    setattr(model.config, setting, value)
+    assert (weights_fingerprint(model) == before) == same

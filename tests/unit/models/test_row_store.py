@@ -9,6 +9,7 @@ import torch
 
 from tamis.data.rendered import OK, RenderedRow
 from tamis.errors import MismatchError
+from tamis.models.checkpoint import save_checkpoint
 from tamis.models.row_store import RowStore, row_key
 
 KEYS = [bytes([i]) * 16 for i in range(4)]
@@ -53,6 +54,15 @@ def test_a_torn_part_is_named(tmp_path: Path) -> None:
     """No traceback, and what to do."""
     (tmp_path / "part-0.safetensors").write_bytes(b"half")
     with pytest.raises(MismatchError, match=r"part-0.safetensors is not a feature file .* Remove"):
+        RowStore(tmp_path)
+
+
+def test_a_part_that_contradicts_itself_is_named(tmp_path: Path) -> None:
+    """Two keys, one length."""
+    tensors = {"keys": torch.zeros(32, dtype=torch.uint8), "lengths": torch.tensor([1]),
+               "values": torch.zeros(1, 3)}  # fmt: skip
+    save_checkpoint(tmp_path / "part-0.safetensors", tensors, {})
+    with pytest.raises(MismatchError, match=r"part-0.safetensors is not a feature file"):
         RowStore(tmp_path)
 
 
