@@ -103,7 +103,7 @@ class Plan:
                 f"their ids), or with rows of at most {n_tokens:,} tokens, where they have "
                 f"{self.tokens_per_row:.0f} on average (render.max_prompt_tokens, "
                 "render.max_response_tokens), or with fewer method.epochs where there are several."
-                if n_rows and n_tokens
+                if n_rows > 0 and n_tokens > 0
                 else "Fine-tuning and evaluation alone leave no time for ranking: lower "
                 "finetune.max_steps, evaluate.max_new_tokens or the number of prompts too."
             )
