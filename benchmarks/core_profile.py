@@ -56,8 +56,10 @@ def main() -> None:
     n = streams.steps_per_epoch
     places = [streams.places(step)[1] for step in range(n)]
     visited = [run.finetuning.order[found.numpy()] for found in places]
-    tokens = int(sum(run.finetuning.lengths[v].sum() for v in visited))
-    safe_tokens = int(sum(run.safe.lengths[streams.safe_rows(step)].sum() for step in range(n)))
+    tokens = int(sum(run.finetuning.rows.lengths[v].sum() for v in visited))
+    safe_tokens = int(
+        sum(run.safe.rows.lengths[streams.safe_rows(step)].sum() for step in range(n))
+    )
 
     def steps(adapters: int) -> Callable[[], None]:
         def work() -> None:
