@@ -143,10 +143,11 @@ def plan_run(config: RunConfig, report: Callable[..., None] | None = None) -> Pl
     seen = examples.restrict([examples.ids[i] for i in order])
     lengths = render(seen, lm.tokenizer, config.render).lengths
     longest = np.argsort(-lengths, kind="stable")[:LONGEST_ROWS].tolist()
-    others = [i for i in range(len(seen)) if i not in longest][: SAMPLE_ROWS - len(longest)]
-    chosen = [*longest, *others]
+    # Drawn again: a part keeps the order of the file, which may be sorted.
+    drawn = numpy_generator(config.seed, "plan", "sample").permutation(len(seen)).tolist()
+    chosen = [*longest, *(i for i in drawn if i not in longest)][:SAMPLE_ROWS]
     sample = _Sample(
-        seen.restrict([seen.ids[i] for i in chosen]), lengths[chosen].tolist(),
+        seen, [seen.ids[i] for i in chosen], lengths[chosen].tolist(),
         float(lengths.mean()) * len(examples), len(examples),
     )  # fmt: skip
     say = report or (lambda *_: None)
@@ -168,16 +169,17 @@ def plan_run(config: RunConfig, report: Callable[..., None] | None = None) -> Pl
 
 @dataclass(frozen=True)
 class _Sample:
-    """The rows that are measured, longest first, and what they stand for."""
+    """The rows that are measured, the longest first, and what they stand for."""
 
-    rows: Examples
+    seen: Examples
+    ids: list[str]
     lengths: list[int]
     all_tokens: float
     n_rows: int
 
     def first(self, n: int) -> Examples:
-        """Return some of them."""
-        return self.rows.restrict(self.rows.ids[:n])
+        """Return the rows of the first n ids: those of the first n lengths."""
+        return self.seen.restrict(self.ids[:n])
 
 
 def _check(config: RunConfig, examples: Examples) -> None:
@@ -202,7 +204,7 @@ def _rank(config: RunConfig, lm: LanguageModel, sample: _Sample, work: Path) -> 
     safe = None
     if config.safe_set is not None:
         safe = load_examples(config.safe_set, config.safe_data or config.data)
-        proportional = round(len(safe) * len(sample.rows) / sample.n_rows)
+        proportional = round(len(safe) * len(sample.ids) / sample.n_rows)
         n_safe = min(len(safe), max(proportional, getattr(method, "safe_batch_size", 1)))
         drawn = numpy_generator(config.seed, "plan", "safe").permutation(len(safe))[:n_safe]
         safe = safe.restrict([safe.ids[i] for i in drawn])
@@ -225,7 +227,7 @@ def _rank(config: RunConfig, lm: LanguageModel, sample: _Sample, work: Path) -> 
     disk = sum(path.stat().st_size for path in features) * sample.all_tokens / many_tokens
     return StageEstimate(
         "rank", minutes, _memory_gib(lm), disk / _GIB,
-        f"{config.method.name} on {len(sample.rows)} rows",
+        f"{config.method.name} on {len(sample.ids)} rows",
     )  # fmt: skip
 
 
@@ -238,7 +240,7 @@ def _finetune(config: RunConfig, lm: LanguageModel, sample: _Sample, work: Path)
     short = config.finetune.model_copy(update={"max_steps": SAMPLE_STEPS})
 
     def tuned(name: str) -> None:
-        finetune(lm, sample.rows, short, config.render, out=work / name,
+        finetune(lm, sample.first(SAMPLE_ROWS), short, config.render, out=work / name,
                  work=work / f"{name}-work", seed=config.seed)  # fmt: skip
 
     tuned("warm-up-adapter")
