@@ -174,6 +174,8 @@ class SEAL(Method):
     requires: ClassVar[frozenset[str]] = frozenset({"model", "safe_set"})
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {},
+        "fast": {"trunk_cut": 0.9},
+        "exact": {"trunk_cut": 0},
         "paper": {
             "selector_optimizer": "adam", "selector_learning_rate": 5e-3, "learning_rate": 1e-5,
             "penalty_start": 0.0, "penalty_step": 0.03, "penalty_max": 0.06, "epochs": 3,
@@ -182,7 +184,7 @@ class SEAL(Method):
         },
     }  # fmt: skip
 
-    preset: Literal["small", "paper"] | None = None
+    preset: Literal["small", "fast", "exact", "paper"] | None = None
     """Recorded name of the preset the values came from."""
     algorithm: Literal["full", "memory_efficient"] = "full"
     """Algorithm 1 (with a lower-level model) or 2 (without)."""
@@ -221,6 +223,9 @@ class SEAL(Method):
     max_batch_tokens: int | None = Field(None, ge=1)
     """Tokens run at once, padding included; None is 1,024 on a CPU and 16,384 on a GPU. Changes
     speed and memory, not the result."""
+    gradient_checkpointing: bool = False
+    """Keep no activations of the trained layers: less memory, more time, the same scores up to
+    rounding."""
     checkpoint_every_steps: int = Field(20, ge=1)
     """Optimiser steps between checkpoints."""
 
@@ -269,7 +274,8 @@ class SEAL(Method):
             adapters=["upper", "lower"] if self.algorithm == "full" else ["upper"], lora=self.lora,
             trunk_cut=self.trunk_cut, learning_rate=self.learning_rate,
             max_gradient_norm=self.max_gradient_norm, max_batch_tokens=self.max_batch_tokens,
-            seed=inputs.seed, work=inputs.work, progress=inputs.progress,
+            gradient_checkpointing=self.gradient_checkpointing, seed=inputs.seed, work=inputs.work,
+            progress=inputs.progress,
         )  # fmt: skip
         try:
             selector = self._train(run, inputs)

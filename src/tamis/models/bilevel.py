@@ -118,6 +118,7 @@ class BilevelRun:
         learning_rate: See `AdapterTrainer`.
         max_gradient_norm: Likewise.
         max_batch_tokens: Tokens run at once, padding included; None is chosen by the device.
+        gradient_checkpointing: See `tamis.models.recompute`.
         seed: The user's seed.
         work: Folder for checkpoints; None keeps everything in memory.
         progress: Given a stage's name, the callback for its progress.
@@ -131,7 +132,7 @@ class BilevelRun:
         self, features: FeatureCache, rows: RenderedRows, safe_rows: RenderedRows, *,
         adapters: Sequence[str], lora: LoraSettings, trunk_cut: float, learning_rate: float,
         max_gradient_norm: float, max_batch_tokens: int | None, seed: int, work: Path | None,
-        progress: Callable[[str], Progress | None],
+        progress: Callable[[str], Progress | None], gradient_checkpointing: bool = False,
     ) -> None:  # fmt: skip
         for name, found in (("finetuning_set", rows), ("safe_set", safe_rows)):
             if not found.usable.any():
@@ -161,12 +162,13 @@ class BilevelRun:
         features.ensure(safe_rows, trunk, progress("trunk of the safe set"))
         self.trainer = AdapterTrainer(
             lm.model, adapters, lora, seed=seed, learning_rate=learning_rate,
-            max_gradient_norm=max_gradient_norm,
+            max_gradient_norm=max_gradient_norm, mixed=not gradient_checkpointing,
         )  # fmt: skip
         self.forward = RowForward(
             self.trainer.model, joined, cut=cut, device=lm.device,
             trunk=features.trunk(joined, cut) if cut else None,
             max_batch_tokens=max_batch_tokens or batch_tokens(lm.device),
+            recompute=gradient_checkpointing,
         )  # fmt: skip
         order, n = self.forward.order, len(rows)
         self.finetuning = RowSet(rows, order[order < n])

@@ -18,6 +18,7 @@ from tamis.data.rendered import JoinedRows, RenderedRows
 from tamis.models.batches import to_device
 from tamis.models.features import Progress
 from tamis.models.loss import has_plain_head, row_losses
+from tamis.models.recompute import recomputing
 from tamis.models.trunk import running_from
 
 
@@ -31,13 +32,17 @@ class RowForward:
         max_batch_tokens: Largest number of tokens, padding included, run at once.
         cut: First layer that is not frozen; 0 runs the whole model.
         trunk: The input of layer `cut` by row (T x D); needed where `cut` is above 0.
+        recompute: Keep no activations of the trained layers for the backward pass; rows of several
+            adapters cannot share a pass then.
     """
 
     def __init__(
         self, model: Any, rows: RenderedRows | JoinedRows, *, device: torch.device,
         max_batch_tokens: int, cut: int = 0, trunk: Callable[[int], Tensor] | None = None,
+        recompute: bool = False,
     ) -> None:  # fmt: skip
         self.model = model
+        self.recompute = recompute
         self.rows = rows
         self.device = device
         self.max_batch_tokens = max_batch_tokens
@@ -74,7 +79,11 @@ class RowForward:
             adapters: The adapter of each; None takes the active one for all.
         """
         batch = to_device(pad_batch([self.rows[i] for i in indices]), self.device)
-        with self._from_trunk(indices, batch["input_ids"].shape[1]):
+        again = self.recompute and torch.is_grad_enabled()
+        with (
+            self._from_trunk(indices, batch["input_ids"].shape[1]),
+            recomputing(self.model, self.cut) if again else contextlib.nullcontext(),
+        ):
             sums, counts = row_losses(self.model, batch, adapters)
         return sums / counts
 

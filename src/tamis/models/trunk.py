@@ -10,7 +10,7 @@ Shapes: B rows, T tokens of the longest, D hidden size.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -111,15 +111,29 @@ def running_from(model: Any, cut: int, states: Tensor) -> Iterator[None]:
 
     layers = layers_of(model)
     handle = layers[cut].register_forward_pre_hook(feed, with_kwargs=True)
-    below = list(layers[:cut])
     try:
-        for layer in below:
-            layer.forward = _pass_through
+        with forwards_replaced(layers[:cut], lambda _: _pass_through):
+            yield
+    finally:
+        handle.remove()
+
+
+@contextlib.contextmanager
+def forwards_replaced(
+    layers: Iterable[Any], replacement: Callable[[Callable[..., Any]], Callable[..., Any]]
+) -> Iterator[None]:
+    """Let each layer run `replacement(its own forward)`; hooks on the layer stay outside of it."""
+    own = [(layer, vars(layer).get("forward")) for layer in layers]
+    try:
+        for layer, _ in own:
+            layer.forward = replacement(layer.forward)
         yield
     finally:
-        for layer in below:
-            del layer.forward
-        handle.remove()
+        for layer, before in own:
+            if before is not None:  # put there by another library, to move weights about
+                layer.forward = before
+            else:
+                del layer.forward
 
 
 def _pass_through(hidden_states: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:

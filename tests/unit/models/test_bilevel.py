@@ -21,6 +21,7 @@ from tamis.models.features import FeatureCache
 from tamis.models.load import LanguageModel, weights_fingerprint
 from tamis.models.lora import LoraSettings
 from tamis.models.row_forward import RowForward
+from tamis.rng import scoped_torch_seed
 
 CPU = torch.device("cpu")
 LORA = LoraSettings(rank=2)
@@ -305,6 +306,27 @@ def test_with_dropout_passes_are_apart() -> None:
     )
     assert not trainer.mixed
     assert len(descend(trainer, part(), part("lower"))) == 2
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_checkpointed_steps_are_the_same_steps(dropout: float) -> None:
+    """Recomputed activations, dropout's draws included, give the adapters that kept ones give."""
+    adapters = []
+    for recompute in (False, True):
+        trainer = AdapterTrainer(
+            toy.llama(), ["upper", "lower"], LoraSettings(rank=2, dropout=dropout), seed=0,
+            learning_rate=1e-2, max_gradient_norm=1.0, mixed=False,
+        )  # fmt: skip
+        forward = RowForward(
+            trainer.model, rows(10), device=CPU, max_batch_tokens=120, recompute=recompute
+        )
+        for step in range(3):
+            with scoped_torch_seed(0, "dropout", step):
+                trainer.descend(forward, [part(), part("lower")])
+        adapters.append(trainer.parameters)
+    for name in ("upper", "lower"):
+        kept, recomputed = (found[name] for found in adapters)
+        assert all(torch.equal(kept[key], recomputed[key]) for key in kept)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])

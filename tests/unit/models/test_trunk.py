@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
 import torch
 
 from tamis.errors import ConfigError
-from tamis.models.trunk import capturing, resolve_cut, run_until, running_from, trunk_is_exact
+from tamis.models.trunk import (
+    capturing,
+    forwards_replaced,
+    resolve_cut,
+    run_until,
+    running_from,
+    trunk_is_exact,
+)
 
 CPU = torch.device("cpu")
 
@@ -89,3 +97,15 @@ def test_a_layer_that_reads_more_than_its_input_is_told(tiny_lm: Any) -> None:
     finally:
         first.remove()
         second.remove()
+
+
+def test_a_forward_that_another_library_put_there_is_put_back(tiny_lm: Any) -> None:
+    """Accelerate replaces `forward` on the layer itself where weights are moved about."""
+    layer = tiny_lm.model.model.layers[0]
+    theirs = layer.forward = functools.partial(type(layer).forward, layer)
+    try:
+        with forwards_replaced([layer], lambda forward: lambda *args: (forward, args)):
+            assert layer.forward(1) == (theirs, (1,))
+        assert layer.forward is theirs
+    finally:
+        del layer.forward
