@@ -71,7 +71,9 @@ def batch_of(*indices: int) -> dict[str, Tensor]:
     return to_device(pad_batch([rows()[i] for i in indices]), CPU)
 
 
-def forward_of(model: Any, *, cut: int = 0, max_batch_tokens: int = 200) -> RowForward:
+def forward_of(
+    model: Any, *, cut: int = 0, max_batch_tokens: int = 200, recompute: bool = False
+) -> RowForward:
     """Return a forward over all rows, from their trunk where there is a cut."""
 
     def trunk(index: int) -> Tensor:
@@ -79,7 +81,7 @@ def forward_of(model: Any, *, cut: int = 0, max_batch_tokens: int = 200) -> RowF
 
     return RowForward(
         model, rows(), cut=cut, trunk=trunk if cut else None, device=CPU,
-        max_batch_tokens=max_batch_tokens,
+        max_batch_tokens=max_batch_tokens, recompute=recompute,
     )  # fmt: skip
 
 
@@ -221,14 +223,17 @@ def adapted(name: str) -> Iterator[Any]:
 
 
 @every_architecture
+@pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("cut", [0, 1])
-def test_gradients_are_those_of_plain_cross_entropy(name: str, cut: int, adapted: Any) -> None:
+def test_gradients_are_those_of_plain_cross_entropy(
+    name: str, cut: int, recompute: bool, adapted: Any
+) -> None:
     """Adapter gradients of a weighted sum of row losses, against one row at a time."""
     coefficients = torch.linspace(-0.5, 1.0, len(rows()))  # negative and zero weights too
     parameters = adapter_parameters(adapted, "only")
     plain = sum(c * plain_loss(adapted, row) for c, row in zip(coefficients, rows(), strict=True))
     expected = torch.autograd.grad(plain, list(parameters.values()))
-    forward_of(adapted, cut=cut).accumulate(range(len(rows())), coefficients)
+    forward_of(adapted, cut=cut, recompute=recompute).accumulate(range(len(rows())), coefficients)
     for (key, parameter), gradient in zip(parameters.items(), expected, strict=True):
         # float32 sums over tokens, layers and rows: 1e-5 of the largest entry.
         scale = gradient.abs().max().item()
@@ -251,6 +256,17 @@ def test_small_chunks_give_the_same_gradient(monkeypatch: pytest.MonkeyPatch) ->
     (found,) = torch.autograd.grad((factors * ours).sum(), hidden)
     torch.testing.assert_close(ours, plain, rtol=0, atol=2e-6)
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("gap", [79.0, 81.0, 95.0, 300.0])
+def test_tokens_that_are_all_but_impossible_have_finite_losses(gap: float) -> None:
+    """Their probability is no float32 any more; the loss and its gradient are."""
+    hidden = torch.tensor([[gap, 0.0], [0.0, 1.0]]).requires_grad_(True)
+    weight, labels = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([1, 0])
+    found = loss._ChunkedCrossEntropy.apply(hidden, weight, None, labels)
+    (gradient,) = torch.autograd.grad(found.sum(), hidden)
+    torch.testing.assert_close(found.detach(), torch.tensor([gap, 1.3132617]))
+    torch.testing.assert_close(gradient[0], torch.tensor([1.0, -1.0]))
 
 
 def test_chunked_cross_entropy_agrees_with_finite_differences() -> None:

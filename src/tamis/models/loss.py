@@ -20,8 +20,10 @@ from torch.nn import functional
 
 from tamis.data.rendered import UNTRAINED
 
-CPU_CHUNK = 2**25  # logits held at once, 128 MiB; smaller chunks re-pack the projection too often
-GPU_CHUNK = 2**27  # 512 MiB: large enough to keep the cores busy
+# Logits held at once, and as many probabilities, 4 bytes each.
+CPU_CHUNK = 2**25  # smaller chunks re-pack the projection too often
+GPU_CHUNK = 2**27  # large enough to keep the cores busy
+UNDERFLOW = 80.0  # nats: exp(-80) is still an ordinary float32
 
 _plain_heads: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
 
@@ -41,16 +43,17 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             chunk = slice(start, start + size)
             logits = functional.linear(hidden[chunk], weight, bias).float()
             targets = labels[chunk, None]
-            logits -= logits.amax(dim=1, keepdim=True)
-            wanted = logits.gather(1, targets)
-            # In place, and once for both: the exponentials are the softmax before it is normalised.
-            total = logits.exp_().sum(dim=1, keepdim=True)
-            losses[chunk] = (total.log() - wanted).squeeze(1)
+            # One pass over the vocabulary gives both: the loss is read off the softmax.
+            p = torch.softmax(logits, dim=1)
+            losses[chunk] = -p.gather(1, targets).squeeze(1).log()
+            lost = (losses[chunk] > UNDERFLOW).nonzero()[:, 0]  # their p is 0 or close to it
+            losses[chunk][lost] = functional.cross_entropy(
+                logits[lost], labels[chunk][lost], reduction="none"
+            )
             if gradient is not None:
                 # Exact zero-sum residuals before the rounding to the weight's type: near p = 1 the
                 # difference of two rounded products would be noise.
-                residual = logits.div_(total)
-                residual.scatter_add_(1, targets, residual.new_full(targets.shape, -1.0))
+                residual = p.scatter_add_(1, targets, p.new_full(targets.shape, -1.0))
                 gradient[chunk] = residual.to(weight.dtype) @ weight
         if gradient is not None:
             ctx.save_for_backward(gradient)
