@@ -33,8 +33,14 @@ test: setup
 test-fast: setup
 	$(BIN)/python -m pytest -m "not slow and not peer" -n auto --dist loadscope
 
+# With the optional dependencies, which change what is installed: an environment of its own.
+test-all:
+	$(MAKE) VENV=.venv-all setup
+	.venv-all/bin/python -m pip install --quiet -c constraints.txt -e ".[quantized]"
+	.venv-all/bin/python -m pytest -n auto --dist loadscope
+
 demo: setup
 	$(BIN)/tamis demo --out runs/demo
 
 clean:
-	rm -rf $(VENV) runs .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .venv-all runs .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

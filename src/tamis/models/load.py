@@ -8,6 +8,7 @@ same model from the hub.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import math
 from dataclasses import dataclass, replace
@@ -37,7 +38,7 @@ class LanguageModel:
         revision: The hub commit, None for local files.
         fingerprint: Hash of the architecture and of sampled weights; see `weights_fingerprint`.
         device: Where the weights are.
-        dtype: The weights' type.
+        dtype: The type it computes in, which is the weights' unless they are quantised.
     """
 
     model: Any
@@ -56,6 +57,7 @@ class LanguageModel:
             "fingerprint": self.fingerprint,
             "device": str(self.device),
             "dtype": str(self.dtype).removeprefix("torch."),
+            "quantization": "nf4" if getattr(self.model, "is_loaded_in_4bit", False) else None,
         }
 
 
@@ -125,8 +127,12 @@ def load_model(
     target, kind = choose_device(device), choose_dtype(dtype, choose_device(device))
     source, name = _source(config)
     tokenizer = load_tokenizer(config)
-    model = _read("AutoModelForCausalLM", source, config, dtype=kind)
-    model.to(target).eval().requires_grad_(False)
+    if config.load_in_4bit:
+        options = {"quantization_config": four_bits(kind), "device_map": {"": str(target)}}
+        model = _read("AutoModelForCausalLM", source, config, dtype=kind, **options)
+    else:
+        model = _read("AutoModelForCausalLM", source, config, dtype=kind).to(target)
+    model.eval().requires_grad_(False)
     return LanguageModel(
         model=model,
         tokenizer=tokenizer,
@@ -136,6 +142,27 @@ def load_model(
         device=target,
         dtype=kind,
     )
+
+
+def four_bits(dtype: torch.dtype) -> Any:
+    """Return the settings of a 4-bit base as QLoRA has them, computing in `dtype`.
+
+    Source: Dettmers et al. 2023, "QLoRA", arXiv:2305.14314: NF4 and double quantisation.
+
+    Raises:
+        ConfigError: bitsandbytes is not installed.
+    """
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            "model.load_in_4bit needs the package bitsandbytes, which is not installed. Run "
+            "`pip install tamis[quantized]`, or leave load_in_4bit out."
+        )
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )  # fmt: skip
 
 
 def with_adapter(lm: LanguageModel, folder: Path) -> LanguageModel:

@@ -141,6 +141,10 @@ def make_trainer(
         data_collator=lambda rows: collate(rows, pad_token_id=pad),
     )
     trainer.remove_callback(PrinterCallback)
+    # On a 4-bit base TRL rounds the adapter to bfloat16; here it stays float32 on every base.
+    for parameter in peft_model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
     return trainer
 
 

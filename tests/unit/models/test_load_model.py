@@ -148,6 +148,7 @@ def test_the_description_is_plain_text(loaded: LanguageModel, folder: Path) -> N
         "fingerprint": loaded.fingerprint,
         "device": "cpu",
         "dtype": "float32",
+        "quantization": None,
     }
 
 
