@@ -2,7 +2,8 @@
 
 Every arm trains float32 adapters on the same base, rows, tokens and labels; loading is left out,
 and everything else of ours is counted: trunk, base losses, steps, losses under the final models.
-Arms that train all layers are compared with one another, and so are arms that train the top fifth.
+Arms that train all layers are compared with one another, and so are arms that train the layers of
+preset `fast`; `fast` is compared with the plain loop on all layers besides.
 
     python benchmarks/seal_speed.py --rows 500 --safe 300
 """
@@ -32,6 +33,7 @@ from tamis.models.lora import layer_count
 from tamis.models.trunk import resolve_cut
 
 RENDER = RenderConfig(max_prompt_tokens=96, max_response_tokens=96)
+ALL, FAST = "all layers", "layers of fast"
 
 
 def arms(
@@ -39,24 +41,25 @@ def arms(
 ) -> dict[str, Callable[[], Any]]:
     """Return every arm by name."""
     rendered, rendered_safe = (render(found, lm.tokenizer, RENDER) for found in (rows, safe))
-    cut = SEAL().trunk_cut
-    n_layers = layer_count(lm.model)
-    top = tuple(range(resolve_cut(cut, n_layers), n_layers))
     found: dict[str, Callable[[], Any]] = {}
     for algorithm in ("full", "memory_efficient"):
-        for depth, trunk_cut, layers in (("all layers", 0, None), ("top fifth", cut, top)):
-            values = {"algorithm": algorithm, "epochs": epochs, "batch_size": batch_size,
-                      "safe_batch_size": batch_size}  # fmt: skip
-            ours = SEAL.model_validate({**values, "trunk_cut": trunk_cut})
-            lora = ours.lora.model_copy(update={"layers": layers})
-            plain = ours.model_copy(update={"lora": lora})
+        for depth, preset in ((ALL, "exact"), (FAST, "fast")):
+            ours = SEAL.model_validate(
+                {"preset": preset, "algorithm": algorithm, "epochs": epochs,
+                 "batch_size": batch_size, "safe_batch_size": batch_size}
+            )  # fmt: skip
+            n_layers = layer_count(lm.model)
+            layers = tuple(range(resolve_cut(ours.trunk_cut, n_layers), n_layers))
+            plain = ours.model_copy(
+                update={"lora": ours.lora.model_copy(update={"layers": layers})}
+            )
             found[f"tamis {algorithm}, {depth}"] = lambda ours=ours: rank(
                 rows, ours, safe_set=safe, model=lm, render=RENDER
             )
             found[f"plain {algorithm}, {depth}"] = lambda plain=plain: plain_seal(
                 lm, rendered, rendered_safe, plain
             )
-    found["trl epoch, all layers"] = lambda: trl_epoch(
+    found[f"trl epoch, {ALL}"] = lambda: trl_epoch(
         lm, rendered, SEAL().lora, batch_size=batch_size, learning_rate=SEAL().learning_rate
     )
     return found
@@ -92,12 +95,12 @@ def main() -> None:
         "speedup_over_reference": {},
         "ratio_to_trl_epoch": {},
     }
-    trl = times["trl epoch, all layers"]
+    trl = times[f"trl epoch, {ALL}"]
     for name, values in times.items():
         if name.startswith("tamis"):
             # Ratios within a repeat: the machine's mood is the same for both.
             plain = times[name.replace("tamis", "plain")]
-            whole = times[name.replace("tamis", "plain").replace("top fifth", "all layers")]
+            whole = times[name.replace("tamis", "plain").replace(FAST, ALL)]
             result["speedup_over_reference"][name] = {
                 "same layers": spread([p / v for p, v in zip(plain, values, strict=True)]),
                 "reference on all layers": spread(
