@@ -63,10 +63,22 @@ def few_rows() -> toy.ContaminatedSet:
     return toy.contaminated_set(12, n_harmful=4, n_safe=6)
 
 
+@functools.cache
+def known_rows() -> toy.ContaminatedSet:
+    """Return other rows of both kinds, for methods that learn from labels or harmful rows."""
+    return toy.contaminated_set(20, n_harmful=10, n_safe=1, seed=5)
+
+
 def inputs_for(lm: LanguageModel, **changes: Any) -> RankingInputs:
     """Return inputs that satisfy every method."""
-    rows = few_rows()
-    whole = RankingInputs(rows.finetuning_set, rows.safe_set, lm, render=RENDER, seed=3)
+    rows, known = few_rows(), known_rows()
+    whole = RankingInputs(
+        rows.finetuning_set, rows.safe_set, model=lm, render=RENDER, seed=3,
+        harmful_set=known.finetuning_set.restrict(
+            [i for i, bad in zip(known.finetuning_set.ids, known.harmful, strict=True) if bad]
+        ),
+        trusted_set=known.finetuning_set, trusted_harmful=known.harmful,
+    )  # fmt: skip
     return dataclasses.replace(whole, **changes)
 
 
@@ -189,7 +201,7 @@ def test_higher_is_keep_on_a_planted_signal(name: str, tiny_lm: LanguageModel) -
     if name in CONTROLS:
         pytest.skip(CONTROLS[name])
     rows = toy.contaminated_set()
-    inputs = RankingInputs(rows.finetuning_set, rows.safe_set, tiny_lm, render=RENDER)
+    inputs = inputs_for(tiny_lm, finetuning_set=rows.finetuning_set, safe_set=rows.safe_set, seed=0)
     scores = ranked(name, inputs, **ENOUGH_TO_LEARN.get(name, {}))
     assert toy.auroc(-scores.values, rows.harmful) > 0.9
 

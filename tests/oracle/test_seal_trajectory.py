@@ -205,7 +205,9 @@ def plain_seal(config: SEAL) -> dict[str, dict[str, float]]:
 def seal(config: SEAL, found: toy.ContaminatedSet | None = None) -> Scores:
     """Rank with the package."""
     found = found or rows()
-    inputs = RankingInputs(found.finetuning_set, found.safe_set, lm(), render=RENDER, seed=SEED)
+    inputs = RankingInputs(
+        found.finetuning_set, found.safe_set, model=lm(), render=RENDER, seed=SEED
+    )
     return config.rank(inputs)
 
 

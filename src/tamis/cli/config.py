@@ -119,6 +119,12 @@ class RunConfig(_Section):
     """File, folder or hub id of the rows to rank."""
     safe_set: str | None = None
     """File, folder or hub id of trusted rows."""
+    harmful_set: str | None = None
+    """File, folder or hub id of rows known to be harmful."""
+    trusted_set: str | None = None
+    """File, folder or hub id of hand-checked rows; may be the fine-tuning set."""
+    trusted_labels: Path | None = None
+    """JSONL of `id` and `harmful` for some of them: what a method may learn from."""
     labels: Path | None = None
     """JSONL of `id` and `harmful`, when the truth is known."""
     rows: Path | None = None
@@ -164,9 +170,10 @@ class RunConfig(_Section):
         prompts = {k: beside(v) for k, v in config.prompts.model_dump().items()}
         template = beside(config.render.chat_template)
         return config.model_copy(update={
-            "finetuning_set": beside(config.finetuning_set), "safe_set": beside(config.safe_set),
-            "labels": beside(config.labels), "rows": beside(config.rows),
-            "cache": beside(config.cache),
+            **{name: beside(getattr(config, name)) for name in (
+                "finetuning_set", "safe_set", "harmful_set", "trusted_set", "trusted_labels",
+                "labels", "rows", "cache",
+            )},
             "out": beside(config.out), "prompts": PromptPaths(**prompts),
             "model": model_beside(config.model),
             "ranking_model": model_beside(config.ranking_model),

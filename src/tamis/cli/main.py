@@ -91,6 +91,12 @@ def rank(
     method: Annotated[str, typer.Argument(help="Method key, or module:Class.")],
     data: Data, out: Out,
     safe_set: Annotated[str | None, typer.Option("--safe-set", help="Trusted rows.")] = None,
+    harmful_set: Annotated[str | None, typer.Option("--harmful-set", help="Rows known to be "
+                                                    "harmful.")] = None,
+    trusted_set: Annotated[str | None, typer.Option("--trusted-set", help="Hand-checked rows; may "
+                                                    "be the data.")] = None,
+    trusted_labels: Annotated[Path | None, typer.Option("--trusted-labels", help="JSONL of id, "
+                                                        "harmful, for some of them.")] = None,
     model: Model = None,
     labels: Annotated[Path | None, typer.Option("--labels", help="JSONL of id, harmful.")] = None,
     rows: Rows = None,
@@ -109,8 +115,10 @@ def rank(
     settings = read_settings(RankSettings, config, sets or [], given)
     with _common(out, seed, device, dtype, overwrite) as common:
         manifest = run_rank(
-            settings, common, data=data, safe_set=safe_set, labels=labels, rows=rows, cache=cache
-        )
+            settings, common, data=data, safe_set=safe_set, harmful_set=harmful_set,
+            trusted_set=trusted_set, trusted_labels=trusted_labels, labels=labels, rows=rows,
+            cache=cache,
+        )  # fmt: skip
     _show(manifest, out, as_json)
 
 

@@ -47,7 +47,9 @@ def run_pipeline(
                      safe_data=config.safe_data, render=config.render,
                      cache_gib=config.cache_gib),
         stage("rank"), data=config.finetuning_set, safe_set=config.safe_set,
-        labels=config.labels, rows=config.rows, cache=config.cache,
+        harmful_set=config.harmful_set, trusted_set=config.trusted_set,
+        trusted_labels=config.trusted_labels, labels=config.labels, rows=config.rows,
+        cache=config.cache,
     )  # fmt: skip
     run_select(
         SelectSettings(select=config.select, data=config.data), stage("select"),

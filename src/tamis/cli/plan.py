@@ -23,7 +23,7 @@ from tamis.data.example import Examples
 from tamis.data.load import load_examples
 from tamis.data.row_lists import read_row_list
 from tamis.errors import ConfigError
-from tamis.evaluation.labels import join_labels, read_labels
+from tamis.evaluation.labels import join_labels, labelled_rows, read_labels
 from tamis.evaluation.prompts import chosen_prompts, read_pairs
 from tamis.methods import build_method
 from tamis.rng import numpy_generator
@@ -208,10 +208,18 @@ def _rank(config: RunConfig, lm: LanguageModel, sample: _Sample, work: Path) -> 
         n_safe = min(len(safe), max(proportional, getattr(method, "safe_batch_size", 1)))
         drawn = numpy_generator(config.seed, "plan", "safe").permutation(len(safe))[:n_safe]
         safe = safe.restrict([safe.ids[i] for i in drawn])
+    others: dict[str, Any] = {}
+    if config.harmful_set is not None:
+        others["harmful_set"] = load_examples(config.harmful_set, config.safe_data or config.data)
+    if config.trusted_set is not None and config.trusted_labels is not None:
+        rows = load_examples(config.trusted_set, config.safe_data or config.data)
+        found = labelled_rows(rows, config.trusted_labels)
+        others["trusted_set"], others["trusted_harmful"] = found
 
     def ranked(n: int, name: str) -> float:
         return _minutes(lambda: rank(
-            sample.first(n), method, safe_set=safe, model=lm if "model" in requires else None,
+            sample.first(n), method, safe_set=safe, **others,
+            model=lm if "model" in requires else None,
             seed=config.seed, render=config.render, work=work / name,
         ))  # fmt: skip
 

@@ -23,7 +23,7 @@ from tamis.data.load import DataConfig, load_examples
 from tamis.data.renderer import RenderConfig
 from tamis.data.row_lists import read_row_list
 from tamis.errors import ConfigError
-from tamis.evaluation.labels import join_labels, read_labels
+from tamis.evaluation.labels import join_labels, labelled_rows, read_labels
 from tamis.files import atomic_path, file_sha256, json_line
 from tamis.methods import build_method
 from tamis.models.config import ModelConfig
@@ -90,21 +90,29 @@ def load_set(
 
 def run_rank(
     settings: RankSettings, common: Common, *, data: str, safe_set: str | None = None,
-    labels: Path | None = None, rows: Path | None = None, cache: Path | None = None,
+    harmful_set: str | None = None, trusted_set: str | None = None,
+    trusted_labels: Path | None = None, labels: Path | None = None, rows: Path | None = None,
+    cache: Path | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """`tamis rank`: scores.parquet, ends.jsonl, ranking.json (with labels), manifest.json.
 
-    Labels change no score and are no part of the request: given later, or others, they are measured
-    against the scores that are there. Nor is the cache, which saves work.
+    `labels` change no score and are no part of the request: given later, or others, they are
+    measured against the scores that are there. Nor is the cache, which saves work. A method may
+    learn from `trusted_labels`.
     """
     method = build_method(settings.method.name, settings.method.options)
     requires = set(getattr(method, "requires", ()))
-    if "safe_set" in requires and safe_set is None:
-        raise ConfigError(f"method {settings.method.name!r} needs safe_set: give --safe-set.")
+    trusted = {"safe_set": safe_set, "harmful_set": harmful_set, "trusted_set": trusted_set}
+    for name, given in trusted.items():
+        if name in requires and given is None:
+            flag = name.replace("_", "-")
+            raise ConfigError(f"method {settings.method.name!r} needs {name}: give --{flag}.")
+    if (trusted_set is None) != (trusted_labels is None):
+        raise ConfigError("--trusted-set and --trusted-labels belong together: give both.")
     config = stage_config(common, settings, method=settings.method.resolved())
     del config["cache_gib"]  # changes no score
     inputs = stage_inputs(
-        data=data, safe_set=safe_set, rows=rows,
+        data=data, **trusted, trusted_labels=trusted_labels, rows=rows,
         **(model_inputs(settings.model, settings.render) if "model" in requires else {}),
     )  # fmt: skip
     with Stage(
@@ -118,14 +126,20 @@ def run_rank(
         truth = None if labels is None else read_labels(labels)
         labelled = None if truth is None else join_labels(examples, truth)
         if not stage.finished:
-            safe_config = settings.safe_data or settings.data
-            safe = None if safe_set is None else load_set(stage, "safe_set", safe_set, safe_config)
+            sets = {
+                name: load_set(stage, name, given, settings.safe_data or settings.data)
+                for name, given in trusted.items() if given is not None
+            }  # fmt: skip
+            safe = sets.get("safe_set")
+            known = None
+            if trusted_labels is not None:
+                sets["trusted_set"], known = labelled_rows(sets["trusted_set"], trusted_labels)
             model = stage_model(settings.model, common) if "model" in requires else None
             from tamis.methods.base import rank
 
             scores = rank(
-                examples, method, safe_set=safe, model=model, render=settings.render,
-                seed=common.seed, work=stage.work, cache=cache,
+                examples, method, **sets, trusted_harmful=known, model=model,
+                render=settings.render, seed=common.seed, work=stage.work, cache=cache,
                 cache_gib=settings.cache_gib, report=common.report, name=settings.method.name,
             )  # fmt: skip
             scores.write(stage.folder)

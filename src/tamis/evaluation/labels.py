@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from tamis.data.example import Examples
 from tamis.data.row_lists import HasIds, name_some, resolve_ids
 from tamis.errors import DataError, MismatchError
 from tamis.evaluation.jsonl import Line, read_lines, unique_ids
@@ -85,6 +88,20 @@ def join_labels(rows: HasIds, labels: Sequence[Label]) -> list[Label]:
             "data with --rows."
         )
     return [by_id[identifier] for identifier in rows.ids]
+
+
+def labelled_rows(rows: Examples, path: str | Path) -> tuple[Examples, np.ndarray]:
+    """Return the rows that a file has labels for, and whether each is harmful (bool).
+
+    The file may label a part of the rows, such as a hundred drawn from the set to rank.
+
+    Raises:
+        MismatchError: A label is for no row here: most likely the wrong file.
+        DataError: See `read_labels`.
+    """
+    labels = read_labels(path)
+    chosen = rows.restrict([label.id for label in labels])
+    return chosen, np.array([label.harmful for label in join_labels(chosen, labels)], dtype=bool)
 
 
 def _truth(line: Line) -> bool:

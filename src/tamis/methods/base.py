@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from tamis.data.example import Examples
@@ -33,6 +34,9 @@ class RankingInputs:
     Attributes:
         finetuning_set: The rows to rank, D_ft.
         safe_set: Trusted rows with safe answers, D_safe; None if not given.
+        harmful_set: Rows known to be harmful, of any origin; None if not given.
+        trusted_set: Hand-checked rows, of the fine-tuning set or not; None if not given.
+        trusted_harmful: Whether each of them is harmful (bool, one per row); None without them.
         model: The ranking model; None if not given.
         render: How rows become tokens; the same for every set.
         seed: The user's seed.
@@ -45,6 +49,9 @@ class RankingInputs:
 
     finetuning_set: Examples
     safe_set: Examples | None = None
+    harmful_set: Examples | None = None
+    trusted_set: Examples | None = None
+    trusted_harmful: np.ndarray | None = None
     model: LanguageModel | None = None
     render: RenderConfig = field(default_factory=RenderConfig)
     seed: int = 0
@@ -63,9 +70,9 @@ class RankingInputs:
         own = None if self.work is None else self.work / "features"
         return FeatureCache(self.model, self.cache or own, disk_gib=self.cache_gib)
 
-    def rendered(self, which: str = "finetuning_set") -> RenderedRows:
-        """Render one of the sets with the ranking model's tokenizer."""
-        examples = self.finetuning_set if which == "finetuning_set" else self.safe_set
+    def rendered(self, which: str | Examples = "finetuning_set") -> RenderedRows:
+        """Render a set, by name, or any other rows, with the ranking model's tokenizer."""
+        examples = getattr(self, which) if isinstance(which, str) else which
         if examples is None or self.model is None:
             raise ConfigError(f"rendering {which} needs that set and a model.")
         return render(examples, self.model.tokenizer, self.render)
@@ -113,13 +120,22 @@ def check_inputs(ranker: Ranker, inputs: RankingInputs, name: str) -> None:
     """Refuse missing inputs and unusable sets before any work.
 
     Raises:
-        ConfigError: A required input is missing, or the fine-tuning set is empty.
+        ConfigError: A required input is missing, the fine-tuning set is empty, or the trusted set
+            and its labels do not fit together.
         DuplicateIdError: The fine-tuning set repeats an id.
     """
     missing = sorted(need for need in ranker.requires if getattr(inputs, need, None) is None)
     if missing:
         flags = ", ".join(f"--{need.replace('_', '-')}" for need in missing)
         raise ConfigError(f"method {name!r} needs {' and '.join(missing)}: give {flags}.")
+    if inputs.trusted_set is not None and (
+        inputs.trusted_harmful is None or len(inputs.trusted_harmful) != len(inputs.trusted_set)
+    ):
+        given = 0 if inputs.trusted_harmful is None else len(inputs.trusted_harmful)
+        raise ConfigError(
+            f"the trusted set has {len(inputs.trusted_set)} rows and {given} labels: give one for "
+            "each (--trusted-labels)."
+        )
     n = len(inputs.finetuning_set)
     if n == 0:
         raise ConfigError("the fine-tuning set is empty: there is nothing to rank.")
@@ -129,7 +145,9 @@ def check_inputs(ranker: Ranker, inputs: RankingInputs, name: str) -> None:
 
 def rank(
     finetuning_set: Examples, method: Ranker, *, safe_set: Examples | None = None,
-    model: LanguageModel | None = None, render: RenderConfig | None = None, seed: int = 0,
+    harmful_set: Examples | None = None, trusted_set: Examples | None = None,
+    trusted_harmful: np.ndarray | None = None, model: LanguageModel | None = None,
+    render: RenderConfig | None = None, seed: int = 0,
     work: Path | None = None, cache: Path | None = None, cache_gib: float = 100.0,
     report: Report | None = None, name: str | None = None,
 ) -> Scores:  # fmt: skip
@@ -139,6 +157,9 @@ def rank(
         finetuning_set: The rows to rank.
         method: A method's object, such as `SEAL(epochs=2)`, or anything with `requires` and `rank`.
         safe_set: Trusted rows with safe answers, for methods that need them.
+        harmful_set: Rows known to be harmful, for methods that use them.
+        trusted_set: Labelled rows, for methods that learn from labels.
+        trusted_harmful: Their labels: whether each is harmful.
         model: The ranking model, for methods that need one.
         render: How rows become tokens.
         seed: Decides every random draw.
@@ -156,16 +177,9 @@ def rank(
         MismatchError: The method did not score exactly these rows.
     """
     inputs = RankingInputs(
-        finetuning_set,
-        safe_set,
-        model,
-        render or RenderConfig(),
-        seed,
-        work,
-        cache,
-        cache_gib,
-        report,
-    )
+        finetuning_set, safe_set, harmful_set, trusted_set, trusted_harmful, model,
+        render or RenderConfig(), seed, work, cache, cache_gib, report,
+    )  # fmt: skip
     name = name or type(method).__name__
     check_inputs(method, inputs, name)
     scores = method.rank(inputs)

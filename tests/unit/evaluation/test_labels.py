@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tamis.data.load import load_examples
 from tamis.errors import DataError, DuplicateIdError, MismatchError
-from tamis.evaluation.labels import Label, join_labels, read_labels
+from tamis.evaluation.labels import Label, join_labels, labelled_rows, read_labels
 
 
 @dataclasses.dataclass
@@ -109,3 +110,20 @@ def test_labels_of_the_shared_set_are_read(test_data: Path) -> None:
     """1,900 labels of which 390 harmful, as its README says."""
     labels = read_labels(test_data / "redorca_mini" / "labels.jsonl")
     assert (len(labels), sum(label.harmful for label in labels)) == (1900, 390)
+
+
+def test_a_file_may_label_some_rows(tmp_path: Path) -> None:
+    """Only these are returned, in the order of the data, each with its own label."""
+    rows = load_examples([{"id": name, "prompt": name, "completion": "x"} for name in "abcd"])
+    path = file_of(tmp_path, '{"id": "d", "harmful": true}', '{"id": "b", "harmful": false}')
+    chosen, harmful = labelled_rows(rows, path)
+    assert chosen.source_ids == ["b", "d"]
+    assert harmful.tolist() == [False, True]
+
+
+def test_a_label_without_a_row_is_refused(tmp_path: Path) -> None:
+    """Learning from fewer labels than were given would be silent."""
+    rows = load_examples([{"id": "a", "prompt": "a", "completion": "x"}])
+    path = file_of(tmp_path, '{"id": "a", "harmful": true}', '{"id": "q", "harmful": false}')
+    with pytest.raises(MismatchError, match="q"):
+        labelled_rows(rows, path)
