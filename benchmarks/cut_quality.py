@@ -22,6 +22,7 @@ from tamis.evaluation.labels import join_labels, read_labels
 from tamis.evaluation.ranking import auroc, slice_masks
 from tamis.methods.base import rank
 from tamis.methods.seal import SEAL
+from tamis.models.config import LoraSettings
 from tamis.models.load import load_model
 
 N_RESAMPLES = 2_000
@@ -63,6 +64,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--algorithm", choices=("full", "memory_efficient"), default="full")
     parser.add_argument("--cuts", type=float, nargs="+", default=[0, 0.8, 0.9])
+    parser.add_argument("--targets", nargs="+", help="modules to adapt; default q_proj v_proj")
     parser.add_argument("--out", default="cut_quality")
     arguments = parser.parse_args()
     lm = load_model()
@@ -73,7 +75,8 @@ def main() -> None:
     found: dict[str, Any] = {"environment": environment(lm), "settings": vars(arguments),
                              "cuts": {}}  # fmt: skip
     for cut in arguments.cuts:
-        method = SEAL(algorithm=arguments.algorithm, epochs=arguments.epochs, trunk_cut=cut)
+        method = SEAL(algorithm=arguments.algorithm, epochs=arguments.epochs, trunk_cut=cut,
+                      lora=LoraSettings(targets=arguments.targets))  # fmt: skip
         start = time.perf_counter()
         scores = rank(rows, method, safe_set=safe, model=lm, render=render)
         took = time.perf_counter() - start

@@ -32,9 +32,17 @@ CONTROLS = {
     "loss": "a control: it uses no safe set, so what tells the kinds apart is not given to it",
 }
 # Settings that make a method quick on a few rows; a method without an entry runs as it is.
+TINY_SEAL: Mapping[str, Any] = {
+    "epochs": 2, "batch_size": 4, "safe_batch_size": 4, "trunk_cut": 1, "learning_rate": 1e-2,
+    "checkpoint_every_steps": 2,
+}  # fmt: skip
 QUICK: Mapping[str, Mapping[str, Any]] = {
-    "seal": {"epochs": 2, "batch_size": 4, "safe_batch_size": 4, "trunk_cut": 1,
-             "learning_rate": 1e-2, "checkpoint_every_steps": 2},
+    "amortized": {"teacher": "seal", "teacher_options": TINY_SEAL, "layers": (1, 2), "folds": 3},
+    "contrast": {"anchors": "none", "layers": (1, 2)},
+    "excess": {"steps": 4, "batch_size": 2, "trunk_cut": 1, "learning_rate": 1e-2,
+               "checkpoint_every_steps": 2},
+    "probe": {"layers": (1, 2), "strengths": (0.01, 0.1)},
+    "seal": TINY_SEAL,
 }  # fmt: skip
 PUBLISHED: Mapping[str, Any] = {
     "algorithm": "memory_efficient", "selector_optimizer": "adam", "selector_learning_rate": 5e-3,
@@ -44,10 +52,28 @@ PUBLISHED: Mapping[str, Any] = {
 CASES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     **{name: (name, QUICK.get(name, {})) for name in METHODS},
     "seal-published": ("seal", {**QUICK["seal"], **PUBLISHED}),
+    "excess-crossfit": ("excess", {**QUICK["excess"], "against": "crossfit", "first_tokens": 4}),
+    "excess-harmful": ("excess", {**QUICK["excess"], "against": "harmful", "strata": "length"}),
 }
 EVERYWHERE = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ENOUGH_TO_LEARN: Mapping[str, Mapping[str, Any]] = {
-    "seal": {"epochs": 3, "trunk_cut": 0, "lora": {"targets": EVERYWHERE}}
+    "amortized": {
+        "teacher_options": {
+            **TINY_SEAL,
+            "epochs": 3,
+            "trunk_cut": 0,
+            "lora": {"targets": EVERYWHERE},
+        },
+        "folds": 8,
+    },
+    "excess": {
+        "steps": 30,
+        "batch_size": 4,
+        "against": "harmful",
+        "trunk_cut": 0,
+        "lora": {"targets": EVERYWHERE},
+    },
+    "seal": {"epochs": 3, "trunk_cut": 0, "lora": {"targets": EVERYWHERE}},
 }
 RENDER = RenderConfig(max_prompt_tokens=96, max_response_tokens=48, on_too_long="drop")
 LONG_ROW = {"prompt": "Tell me about the river", "completion": "water " * 60}
@@ -334,8 +360,11 @@ def test_a_set_without_any_trained_token_is_refused(case: str, tiny_lm: Language
     if "model" not in needs:
         pytest.skip("reads no tokens")
     for which in ("finetuning_set", *sorted(needs - {"model"})):
+        changes: dict[str, Any] = {which: hopeless}
+        if which == "trusted_set":
+            changes["trusted_harmful"] = np.array([True, False])
         with pytest.raises(NoTrainedTokensError, match=r"none of the 2 rows .*too_long"):
-            ranked(case, inputs_for(tiny_lm, **{which: hopeless}))
+            ranked(case, inputs_for(tiny_lm, **changes))
         assert condition(tiny_lm) == before
 
 

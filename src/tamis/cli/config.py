@@ -67,6 +67,14 @@ class RankSettings(_Section):
     """Largest disk space for features of rows, in the cache or in the stage's own folder."""
 
 
+class ScoreSettings(_Section):
+    """`tamis score`."""
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    render: RenderConfig = RenderConfig()
+
+
 class SelectSettings(_Section):
     """`tamis select`."""
 

@@ -12,6 +12,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from tamis.cli.options import (
+    AsJson,
+    Config,
+    Data,
+    Device,
+    Dtype,
+    Model,
+    OnBadRow,
+    OnTooLong,
+    Out,
+    Overwrite,
+    Rows,
+    Seed,
+    Sets,
+    given_flags,
+)
 from tamis.errors import TamisError
 
 if TYPE_CHECKING:
@@ -22,22 +38,6 @@ cli = typer.Typer(
     help="Keep aligned language models aligned: rank fine-tuning rows, select, tune, prove.",
 )  # fmt: skip
 stderr = Console(stderr=True)
-
-Data = Annotated[str, typer.Option("--data", help="File, folder or hub id of fine-tuning rows.")]
-Out = Annotated[Path, typer.Option("--out", help="Folder of this stage.")]
-Model = Annotated[str | None, typer.Option("--model", help="Hub id, folder or .gguf; the default "
-                                           "is the embedded SmolLM2-135M-Instruct.")]  # fmt: skip
-Rows = Annotated[Path | None, typer.Option("--rows", help="List of ids: use only these rows.")]
-Config = Annotated[Path | None, typer.Option("--config", help="YAML file with settings.")]
-Sets = Annotated[list[str] | None, typer.Option("--set", help="key=value, repeatable; wins over "
-                                                "--config.")]  # fmt: skip
-OnBadRow = Annotated[str | None, typer.Option("--on-bad-row", help="quarantine or fail.")]
-OnTooLong = Annotated[str | None, typer.Option("--on-too-long", help="truncate, drop or error.")]
-Seed = Annotated[int, typer.Option("--seed", help="Decides every random draw.")]
-Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:N; chosen if unset.")]
-Dtype = Annotated[str | None, typer.Option("--dtype", help="bfloat16, float32; chosen if unset.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another run in --out.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the manifest as JSON on stdout.")]
 
 
 def main() -> None:
@@ -54,16 +54,6 @@ def main() -> None:
     except KeyboardInterrupt:
         stderr.print("stopped; the same command goes on from here", style="yellow")
         sys.exit(130)
-
-
-def _given(**values: Any) -> dict[str, Any]:
-    """Nest the flags that were given: `model__name=x` becomes {"model": {"name": x}}."""
-    result: dict[str, Any] = {}
-    for key, value in values.items():
-        if value is not None:
-            section, _, name = key.partition("__")
-            result.setdefault(section, {})[name] = value
-    return result
 
 
 @contextmanager
@@ -110,7 +100,7 @@ def rank(
     from tamis.cli.config import RankSettings, read_settings
     from tamis.cli.stages import run_rank
 
-    given = _given(method__name=method, model__name=model, data__on_bad_row=on_bad_row,
+    given = given_flags(method__name=method, model__name=model, data__on_bad_row=on_bad_row,
                    render__on_too_long=on_too_long)  # fmt: skip
     settings = read_settings(RankSettings, config, sets or [], given)
     with _common(out, seed, device, dtype, overwrite) as common:
@@ -119,6 +109,28 @@ def rank(
             trusted_set=trusted_set, trusted_labels=trusted_labels, labels=labels, rows=rows,
             cache=cache,
         )  # fmt: skip
+    _show(manifest, out, as_json)
+
+
+@cli.command()
+def score(
+    selector: Annotated[Path, typer.Option("--selector", help="Folder of a ranking that saved "
+                                           "one, or its selector/.")],
+    data: Data, out: Out, model: Model = None, rows: Rows = None, config: Config = None,
+    sets: Sets = None, on_bad_row: OnBadRow = None, on_too_long: OnTooLong = None, seed: Seed = 0,
+    device: Device = None, dtype: Dtype = None, overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Score rows that were not ranked, by what a ranking learned; settings as in that ranking."""
+    from tamis.cli.config import ScoreSettings, read_settings
+    from tamis.cli.model_stages import run_score
+
+    given = given_flags(
+        model__name=model, data__on_bad_row=on_bad_row, render__on_too_long=on_too_long
+    )
+    settings = read_settings(ScoreSettings, config, sets or [], given)
+    with _common(out, seed, device, dtype, overwrite) as common:
+        manifest = run_score(settings, common, selector=selector, data=data, rows=rows)
     _show(manifest, out, as_json)
 
 
@@ -138,7 +150,7 @@ def select(
     from tamis.cli.config import SelectSettings, read_settings
     from tamis.cli.stages import run_select
 
-    given = _given(select__ratio=ratio, select__count=count, select__threshold=threshold,
+    given = given_flags(select__ratio=ratio, select__count=count, select__threshold=threshold,
                    select__unscored=unscored, data__on_bad_row=on_bad_row)  # fmt: skip
     given.setdefault("select", {})  # so that a missing rule is refused by its names
     settings = read_settings(SelectSettings, config, sets or [], given)
@@ -161,7 +173,7 @@ def finetune(
     from tamis.cli.config import FinetuneSettings, read_settings
     from tamis.cli.model_stages import run_finetune
 
-    given = _given(model__name=model, finetune__max_steps=max_steps, data__on_bad_row=on_bad_row,
+    given = given_flags(model__name=model, finetune__max_steps=max_steps, data__on_bad_row=on_bad_row,
                    render__on_too_long=on_too_long)  # fmt: skip
     settings = read_settings(FinetuneSettings, config, sets or [], given)
     with _common(out, seed, device, dtype, overwrite) as common:
@@ -187,7 +199,7 @@ def evaluate(
     from tamis.cli.config import EvaluateSettings, PromptPaths, read_settings
     from tamis.cli.model_stages import run_evaluate
 
-    settings = read_settings(EvaluateSettings, config, sets or [], _given(model__name=model))
+    settings = read_settings(EvaluateSettings, config, sets or [], given_flags(model__name=model))
     prompts = PromptPaths(harmful=harmful, over_refusal=over_refusal, helpful=helpful, pairs=pairs)
     with _common(out, seed, device, dtype, overwrite) as common:
         manifest = run_evaluate(settings, common, prompts=prompts, adapter=adapter)
@@ -219,7 +231,9 @@ def inspect(
     from tamis.cli.config import InspectSettings, read_settings
     from tamis.cli.show import inspect_data
 
-    given = _given(model__name=model, data__on_bad_row=on_bad_row, render__on_too_long=on_too_long)
+    given = given_flags(
+        model__name=model, data__on_bad_row=on_bad_row, render__on_too_long=on_too_long
+    )
     settings = read_settings(InspectSettings, config, sets or [], given)
     inspect_data(settings, data, rows=rows, n_shown=show, as_json=as_json, console=Console())
 

@@ -1,4 +1,4 @@
-"""`tamis finetune` and `tamis evaluate`: the verbs that change or question a model."""
+"""`tamis score`, `tamis finetune` and `tamis evaluate`: verbs that use what others made."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tamis.cli.config import EvaluateSettings, FinetuneSettings, PromptPaths
+from tamis.cli.config import EvaluateSettings, FinetuneSettings, PromptPaths, ScoreSettings
 from tamis.cli.stages import (
     Common,
     data_facts,
@@ -17,6 +17,43 @@ from tamis.cli.stages import (
     stage_model,
 )
 from tamis.runs import Stage
+
+
+def run_score(
+    settings: ScoreSettings, common: Common, *, selector: Path, data: str, rows: Path | None = None
+) -> dict[str, Any]:
+    """`tamis score`: scores.parquet, manifest.json, by a selector that a ranking saved."""
+    from tamis.models.state_selector import StateSelector
+
+    folder = selector / "selector" if (selector / "selector").is_dir() else selector
+    found = StateSelector.load(folder)
+    config = stage_config(common, settings)
+    inputs = stage_inputs(
+        selector=folder, data=data, rows=rows, **model_inputs(settings.model, settings.render)
+    )
+    with Stage(
+        common.out, "score", config, inputs, seed=common.seed, overwrite=common.overwrite
+    ) as stage:
+        if stage.finished:
+            return stage.manifest()
+        examples = load_set(stage, "data", data, settings.data, rows)
+        model = stage_model(settings.model, common)
+        from tamis.data.template import render
+        from tamis.methods.base import RankingInputs, row_scores
+
+        rendered = render(examples, model.tokenizer, settings.render)
+        report = common.report
+        values = found.score(model, rendered, None if report is None else partial(report, "scores"))
+        scores = row_scores(
+            found.method, RankingInputs(examples, model=model), rendered,
+            values[rendered.id_order],
+        )  # fmt: skip
+        scores.write(stage.folder)
+        return stage.finish(
+            method=found.method, model=model.describe(), n_rows=len(scores),
+            rows_by_outcome=scores.rows_by_outcome(), data=data_facts(examples),
+            details={"selector": str(folder), "states": list(found.names)},
+        )  # fmt: skip
 
 
 def run_finetune(

@@ -94,7 +94,9 @@ def run_rank(
     trusted_labels: Path | None = None, labels: Path | None = None, rows: Path | None = None,
     cache: Path | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """`tamis rank`: scores.parquet, ends.jsonl, ranking.json (with labels), manifest.json.
+    """`tamis rank`: scores.parquet, selector/, ends.jsonl, ranking.json, manifest.json.
+
+    selector/ is there where the method can score other rows, ranking.json where labels were given.
 
     `labels` change no score and are no part of the request: given later, or others, they are
     measured against the scores that are there. Nor is the cache, which saves work. A method may
@@ -143,6 +145,8 @@ def run_rank(
                 cache_gib=settings.cache_gib, report=common.report, name=settings.method.name,
             )  # fmt: skip
             scores.write(stage.folder)
+            if scores.selector is not None:
+                scores.selector.save(stage.folder / "selector")
             write_ends(stage.folder, scores, examples, labelled)
             notes = list(scores.details.get("notes", ()))
             notes += [CACHE_NOTE] if cache is not None and model is not None else []

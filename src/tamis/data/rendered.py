@@ -197,6 +197,12 @@ class RenderedRows(Sequence[RenderedRow]):
         return np.isin(self.column("outcome").astype(str), USABLE_OUTCOMES)
 
     @functools.cached_property
+    def id_order(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Places of usable rows, by id: work in this order does not depend on the file's."""
+        found = sorted(np.flatnonzero(self.usable).tolist(), key=self.ids.__getitem__)
+        return np.asarray(found, dtype=np.int64)
+
+    @functools.cached_property
     def lengths(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Tokens of each row; 0 for rows set aside."""
         total = self.column("n_prompt_tokens") + self.column("n_response_tokens")
@@ -248,9 +254,36 @@ class JoinedRows(Sequence[RenderedRow]):
         return np.concatenate([found.usable for found in self.sets])
 
     @functools.cached_property
+    def id_order(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Places of usable rows, by id: work in this order does not depend on the file's."""
+        found = sorted(np.flatnonzero(self.usable).tolist(), key=self.ids.__getitem__)
+        return np.asarray(found, dtype=np.int64)
+
+    @functools.cached_property
     def lengths(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Tokens of each row; 0 for rows set aside."""
         return np.concatenate([found.lengths for found in self.sets])
+
+
+class FirstTokens:
+    """The same rows, of which only the first k trained tokens count.
+
+    Args:
+        rows: Rendered rows.
+        k: Trained tokens kept of each; those with fewer keep all.
+    """
+
+    def __init__(self, rows: RenderedRows | JoinedRows | FirstTokens, k: int) -> None:
+        self._rows, self._k = rows, k
+        self.lengths: np.ndarray[Any, np.dtype[np.int64]] = rows.lengths
+        self.id_order: np.ndarray[Any, np.dtype[np.int64]] = rows.id_order
+
+    def __getitem__(self, index: int) -> RenderedRow:
+        row = self._rows[index]
+        trained = [place for place, label in enumerate(row.labels) if label != UNTRAINED]
+        later = set(trained[self._k :])
+        labels = [UNTRAINED if i in later else label for i, label in enumerate(row.labels)]
+        return dataclasses.replace(row, labels=labels)
 
 
 def _integers(scalar: Any) -> list[int]:

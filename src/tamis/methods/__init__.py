@@ -9,7 +9,11 @@ from typing import Any
 from tamis.errors import ConfigError, unknown_name
 
 METHODS: dict[str, str] = {
+    "amortized": "tamis.methods.amortized:Amortized",
+    "contrast": "tamis.methods.contrast:Contrast",
+    "excess": "tamis.methods.excess:Excess",
     "loss": "tamis.methods.loss:Loss",
+    "probe": "tamis.methods.probe:Probe",
     "seal": "tamis.methods.seal:SEAL",
     "uniform": "tamis.methods.uniform:Uniform",
 }

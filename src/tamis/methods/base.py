@@ -7,7 +7,7 @@ Scores are higher = keep, always. Anything with `requires` and `rank(inputs) -> 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
@@ -17,12 +17,13 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from tamis.data.example import Examples
 from tamis.data.template import RenderConfig, RenderedRows, render
-from tamis.errors import ConfigError, DuplicateIdError, MismatchError
+from tamis.errors import ConfigError, DuplicateIdError, MismatchError, NoTrainedTokensError
 from tamis.methods.scores import Scores as Scores
 
 if TYPE_CHECKING:
     from tamis.models.features import FeatureCache
     from tamis.models.load import LanguageModel
+    from tamis.models.state_selector import StateSelector
 
 Report = Callable[[str, int, int, dict[str, float]], None]  # stage, done, total, figures
 
@@ -75,7 +76,39 @@ class RankingInputs:
         examples = getattr(self, which) if isinstance(which, str) else which
         if examples is None or self.model is None:
             raise ConfigError(f"rendering {which} needs that set and a model.")
-        return render(examples, self.model.tokenizer, self.render)
+        if id(examples) not in self._rendered:
+            found = render(examples, self.model.tokenizer, self.render)
+            self._rendered[id(examples)] = examples, found
+        return self._rendered[id(examples)][1]
+
+    @functools.cached_property
+    def _rendered(self) -> dict[int, tuple[Examples, RenderedRows]]:
+        """Rendered rows by the identity of their set, which is kept so that no other takes it."""
+        return {}
+
+    def states(self, which: str | Examples, names: Sequence[str]) -> np.ndarray:
+        """Return hidden states of usable rows side by side, in the order of their ids.
+
+        Args:
+            which: A set by name, or any other rows.
+            names: `state:...` features, see `tamis.models.features`.
+
+        Returns:
+            float64 [usable rows, sum of widths]; the rows are `rendered(which).id_order`.
+
+        Raises:
+            NoTrainedTokensError: No row is usable.
+        """
+        rows = self.rendered(which)
+        name = which if isinstance(which, str) else "anchors"
+        if not rows.usable.any():
+            raise NoTrainedTokensError(
+                f"none of the {len(rows)} rows of the {name} has a trained token "
+                f"({rows.counts()}). Raise render.max_prompt_tokens and render.max_response_tokens."
+            )
+        self.features.ensure(rows, names, self.progress(f"states of the {name}"))
+        found = [self.features.states(rows, state).double().numpy() for state in names]
+        return np.asarray(np.concatenate(found, axis=1)[rows.id_order])
 
     def progress(self, stage: str) -> Callable[[int, int, dict[str, float]], None] | None:
         """Return a progress callback for one named stage of the work."""
@@ -98,6 +131,44 @@ class Ranker(Protocol):
     def rank(self, inputs: RankingInputs) -> Scores:
         """Score every row of `inputs.finetuning_set`, in its order."""
         ...
+
+
+def row_scores(
+    method: str, inputs: RankingInputs, rows: RenderedRows, values: np.ndarray, *,
+    columns: Mapping[str, np.ndarray] | None = None, details: Mapping[str, Any] | None = None,
+    selector: StateSelector | None = None,
+) -> Scores:  # fmt: skip
+    """Put scores of usable rows, in the order of their ids, back to where the rows stand.
+
+    Args:
+        method: The method's key.
+        inputs: What was ranked.
+        rows: The fine-tuning set as rendered.
+        values: One score per usable row, in the order of `rows.id_order`.
+        columns: Further columns in that order.
+        details: See `Scores`.
+        selector: Likewise.
+
+    Returns:
+        Scores of all rows; NaN, with the outcome of their rendering, where not usable.
+    """
+
+    def spread(found: np.ndarray) -> np.ndarray:
+        whole = np.full(len(rows), np.nan)
+        whole[rows.id_order] = found
+        return whole
+
+    return Scores(
+        method=method,
+        ids=inputs.finetuning_set.ids,
+        source_ids=inputs.finetuning_set.source_ids,
+        values=spread(values),
+        outcome=[str(outcome) for outcome in rows.column("outcome")],
+        n_trained_tokens=rows.column("n_trained_tokens"),
+        columns={name: spread(found) for name, found in (columns or {}).items()},
+        details=details or {},
+        selector=selector,
+    )
 
 
 class Method(BaseModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,9 @@ import pyarrow.parquet as pq
 
 from tamis.errors import ConfigError, DataError, DuplicateIdError
 from tamis.files import atomic_path
+
+if TYPE_CHECKING:
+    from tamis.models.state_selector import StateSelector
 
 SCORES_FILE = "scores.parquet"
 _FIXED = ("id", "source_id", "score", "outcome", "n_trained_tokens")
@@ -31,6 +34,7 @@ class Scores:
         n_trained_tokens: int64 [n], tokens the loss is computed on; None where no model was used.
         columns: Further columns of n values; `score_<name>` is another readout of the same run.
         details: What the manifest should say of the run.
+        selector: Scores rows that were not ranked, where the method can; not part of the table.
     """
 
     method: str
@@ -41,6 +45,7 @@ class Scores:
     n_trained_tokens: np.ndarray | None
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
+    selector: StateSelector | None = None
 
     def __post_init__(self) -> None:
         """Check the promises above.

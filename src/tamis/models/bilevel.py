@@ -55,6 +55,38 @@ class RowSet:
         return [self.first + row for row in rows]
 
 
+class Cycle:
+    """Rows of one set over and over, in a new order each time; a function of the step alone.
+
+    Args:
+        order: The rows to visit.
+        size: Rows per step; fewer when there are fewer.
+        seed: The user's seed.
+        purpose: Tells streams of one seed apart.
+    """
+
+    def __init__(
+        self, order: np.ndarray[Any, np.dtype[np.int64]], size: int, seed: int, purpose: str
+    ) -> None:
+        self.order, self.size = order, min(size, len(order))
+        self.seed, self.purpose = seed, purpose
+        self._orders: dict[int, np.ndarray[Any, np.dtype[np.int64]]] = {}
+
+    def rows(self, step: int) -> list[int]:
+        """Return a step's rows; a batch that spans two cycles may hold a row twice."""
+        chosen: list[int] = []
+        for position in range(step * self.size, (step + 1) * self.size):
+            cycle, within = divmod(position, len(self.order))
+            chosen.append(int(self.order[self._visits(cycle)[within]]))
+        return chosen
+
+    def _visits(self, cycle: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        if cycle not in self._orders:
+            order = visiting_order(len(self.order), self.seed, self.purpose, cycle)
+            self._orders = {**dict(list(self._orders.items())[-1:]), cycle: order}
+        return self._orders[cycle]
+
+
 class TwoStreams:
     """Which rows a step visits: a function of the step's number, the ids and the seed alone.
 
@@ -73,10 +105,9 @@ class TwoStreams:
     ) -> None:  # fmt: skip
         self.finetuning, self.safe = finetuning, safe
         self.batch_size = batch_size
-        self.safe_batch_size = min(safe_batch_size, len(safe.order))
+        self._safe = Cycle(safe.order, safe_batch_size, seed, "safe_set")
         self.seed = seed
         self._order: tuple[int, np.ndarray[Any, np.dtype[np.int64]]] | None = None
-        self._safe_orders: dict[int, np.ndarray[Any, np.dtype[np.int64]]] = {}
         self.steps_per_epoch = math.ceil(len(finetuning.order) / batch_size)
 
     def places(self, step: int) -> tuple[int, Tensor]:
@@ -91,18 +122,7 @@ class TwoStreams:
 
     def safe_rows(self, step: int) -> list[int]:
         """Return a step's safe rows; a batch that spans two cycles may hold a row twice."""
-        n, size = len(self.safe.order), self.safe_batch_size
-        chosen: list[int] = []
-        for position in range(step * size, (step + 1) * size):
-            cycle, within = divmod(position, n)
-            chosen.append(int(self.safe.order[self._safe_order(cycle)[within]]))
-        return chosen
-
-    def _safe_order(self, cycle: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-        if cycle not in self._safe_orders:
-            order = visiting_order(len(self.safe.order), self.seed, "safe_set", cycle)
-            self._safe_orders = {**dict(list(self._safe_orders.items())[-1:]), cycle: order}
-        return self._safe_orders[cycle]
+        return self._safe.rows(step)
 
 
 class BilevelRun:
@@ -112,6 +132,7 @@ class BilevelRun:
         features: The model, changed in place until `close`, and what is known of rows under it.
         rows: Rendered fine-tuning rows.
         safe_rows: Rendered safe rows.
+        more: Further sets to train on, rendered.
         adapters: Names of the models to train.
         lora: Shape of the adapters; `layers` is set from `trunk_cut`.
         trunk_cut: Layers below are frozen and run once; see `resolve_cut`.
@@ -133,8 +154,10 @@ class BilevelRun:
         adapters: Sequence[str], lora: LoraSettings, trunk_cut: float, learning_rate: float,
         max_gradient_norm: float, max_batch_tokens: int | None, seed: int, work: Path | None,
         progress: Callable[[str], Progress | None], gradient_checkpointing: bool = False,
+        more: Mapping[str, RenderedRows] | None = None,
     ) -> None:  # fmt: skip
-        for name, found in (("finetuning_set", rows), ("safe_set", safe_rows)):
+        sets = {"finetuning_set": rows, "safe_set": safe_rows, **(more or {})}
+        for name, found in sets.items():
             if not found.usable.any():
                 raise NoTrainedTokensError(
                     f"none of the {len(found)} rows of the {name} has a trained token "
@@ -156,10 +179,11 @@ class BilevelRun:
             )
             cut = 0
         self.features, self.work, self.progress = features, work, progress
-        joined = JoinedRows(rows, safe_rows)
+        joined = JoinedRows(*sets.values())
         trunk = [f"trunk:{cut}"] if cut else []
         features.ensure(rows, ["loss", *trunk], progress("base losses"))
-        features.ensure(safe_rows, trunk, progress("trunk of the safe set"))
+        for name in list(sets)[1:]:
+            features.ensure(sets[name], trunk, progress(f"trunk of the {name}"))
         self.trainer = AdapterTrainer(
             lm.model, adapters, lora, seed=seed, learning_rate=learning_rate,
             max_gradient_norm=max_gradient_norm, mixed=not gradient_checkpointing,
@@ -170,9 +194,12 @@ class BilevelRun:
             max_batch_tokens=max_batch_tokens or batch_tokens(lm.device),
             recompute=gradient_checkpointing,
         )  # fmt: skip
-        order, n = self.forward.order, len(rows)
-        self.finetuning = RowSet(rows, order[order < n])
-        self.safe = RowSet(safe_rows, order[order >= n] - n, first=n)
+        starts = np.cumsum([0, *map(len, sets.values())])
+        self.sets = {
+            name: RowSet(found, found.id_order, first=int(first))
+            for (name, found), first in zip(sets.items(), starts, strict=False)
+        }
+        self.finetuning, self.safe = self.sets["finetuning_set"], self.sets["safe_set"]
 
     def base_losses(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Losses of every fine-tuning row under the base model (n); NaN where not usable."""
@@ -182,14 +209,22 @@ class BilevelRun:
         """Step every adapter named down its parts; see `AdapterTrainer.descend`."""
         return self.trainer.descend(self.forward, parts)
 
-    def losses_under(self, adapter: str, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Losses of every fine-tuning row under one adapter, kept on disk as `name`.
+    def losses_under(
+        self, adapter: str, name: str,
+        places: np.ndarray[Any, np.dtype[np.int64]] | None = None,
+    ) -> np.ndarray[Any, np.dtype[np.float64]]:  # fmt: skip
+        """Losses of fine-tuning rows under one adapter, kept on disk as `name`.
+
+        Args:
+            adapter: Its name.
+            name: What they are kept as.
+            places: Which rows; None is all usable ones.
 
         Returns:
-            float64 (n), NaN for rows that are not usable.
+            float64 (n), NaN for rows that are not usable or were not asked for.
         """
         self.trainer.activate(adapter)
-        order = self.finetuning.order
+        order = self.finetuning.order if places is None else places
         values = np.full(len(self.finetuning.rows), np.nan)
         path = None if self.work is None else self.work / f"losses-{name}.safetensors"
         stored = None if path is None else read_checkpoint(path)

@@ -21,8 +21,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,9 +30,10 @@ import torch
 from torch import Tensor
 
 from tamis.data.batch import pad_batch, token_budget_batches
-from tamis.data.rendered import UNTRAINED, JoinedRows, RenderedRows
+from tamis.data.rendered import JoinedRows, RenderedRows
 from tamis.errors import ConfigError
 from tamis.models.batches import batch_tokens, to_device
+from tamis.models.feature_names import Feature
 from tamis.models.lora import layer_count
 from tamis.models.loss import has_plain_head, row_losses
 from tamis.models.row_store import RowStore, row_key
@@ -43,62 +43,9 @@ if TYPE_CHECKING:
     from tamis.models.load import LanguageModel
 
 Progress = Callable[[int, int, dict[str, float]], None]  # done, total, figures to show
-READINGS = ("response_mean", "response_first", "response_last", "prompt_last")
 PART_BYTES = 2**26  # written at once, 64 MiB or
 PART_ROWS = 2048  # this many rows: what a killed pass repeats at most
 _GIB = 2**30
-
-
-@dataclass(frozen=True)
-class Feature:
-    """A name, taken apart.
-
-    Attributes:
-        name: As asked.
-        kind: "loss", "trunk" or "state".
-        depth: After how many layers; None for losses.
-        reading: Which positions of a state.
-    """
-
-    name: str
-    kind: str
-    depth: int | None = None
-    reading: str = ""
-
-    @classmethod
-    def parse(cls, name: str, n_layers: int) -> Feature:
-        """Read a name.
-
-        Raises:
-            ConfigError: There is no such feature.
-        """
-        kind, _, rest = name.partition(":")
-        depth, _, reading = rest.partition(":")
-        if name == "loss":
-            return cls(name, kind)
-        known = (kind == "trunk" and not reading) or (kind == "state" and reading in READINGS)
-        if known and depth.isdecimal() and int(depth) <= n_layers - (kind == "trunk"):
-            return cls(name, kind, int(depth), reading)
-        raise ConfigError(
-            f"feature {name!r} does not exist. Names are loss, trunk:C with C below {n_layers}, "
-            f"and state:L:READING with L from 0 to {n_layers} and one of {', '.join(READINGS)}."
-        )
-
-    def of_batch(self, states: Tensor, batch: Mapping[str, Tensor]) -> list[Tensor]:
-        """Take each row's vectors (k x D, on the CPU) out of padded states (B x T x D)."""
-        if self.kind == "trunk":
-            lengths = batch["attention_mask"].sum(1).tolist()
-            return [row[:length] for row, length in zip(states.cpu(), lengths, strict=True)]
-        trained = batch["labels"] != UNTRAINED
-        if self.reading == "response_mean":
-            weights = trained.to(torch.float32)
-            found = torch.einsum("btd,bt->bd", states.float(), weights) / weights.sum(1)[:, None]
-        else:
-            first = trained.int().argmax(1)
-            last = trained.shape[1] - 1 - trained.flip(1).int().argmax(1)
-            places = {"response_first": first, "response_last": last, "prompt_last": first - 1}
-            found = states[torch.arange(len(states)), places[self.reading].clamp(min=0)].float()
-        return list(found.cpu()[:, None])
 
 
 class FeatureCache:
@@ -139,25 +86,54 @@ class FeatureCache:
         features = [Feature.parse(name, n_layers) for name in dict.fromkeys(names)]
         keys = self.keys(rows)
         wanted: dict[bytes, int] = {}  # rows with equal tokens are one
-        for index in sorted(np.flatnonzero(rows.usable), key=rows.ids.__getitem__):
+        for index in rows.id_order:
             if any(keys[index] not in self._store(feature.name) for feature in features):
                 wanted.setdefault(keys[index], int(index))
         lacking = list(wanted.values())
         if not lacking:
             return
-        if any(feature.kind == "loss" for feature in features):
-            has_plain_head(self.lm.model)  # asked first of a model, this runs it
         self._make_room(features, int(rows.lengths[lacking].sum()), len(lacking))
         pending = _Pending([self._store(feature.name) for feature in features])
         done = 0
-        for places in token_budget_batches(rows.lengths[lacking], self.max_batch_tokens):
-            indices = [lacking[place] for place in places]
-            batch = to_device(pad_batch([rows[index] for index in indices]), self.lm.device)
-            pending.add([keys[index] for index in indices], self._run(batch, features))
+        for indices, found in self._passes(rows, lacking, features):
+            pending.add([keys[index] for index in indices], found)
             done += len(indices)
             if progress:
                 progress(done, len(lacking), {})
         pending.write()
+
+    def read(
+        self, rows: RenderedRows | JoinedRows, names: Sequence[str],
+        progress: Progress | None = None,
+    ) -> Iterator[tuple[list[int], list[Tensor]]]:  # fmt: skip
+        """Read states or losses of all usable rows once and keep nothing.
+
+        Args:
+            rows: The rows; memory does not grow with their number.
+            names: Features of one vector per row.
+            progress: Called after each batch.
+
+        Yields:
+            Some rows' indices, and each feature of them (B x D), from the shortest rows up.
+        """
+        features = [Feature.parse(name, layer_count(self.lm.model)) for name in names]
+        usable, done = rows.id_order.tolist(), 0
+        for indices, found in self._passes(rows, usable, features):
+            yield indices, [torch.cat(values) for values in found]
+            done += len(indices)
+            if progress:
+                progress(done, len(usable), {})
+
+    def _passes(
+        self, rows: RenderedRows | JoinedRows, indices: list[int], features: Sequence[Feature]
+    ) -> Iterator[tuple[list[int], list[list[Tensor]]]]:
+        """Run rows in batches of similar length; yields their indices and their features."""
+        if any(feature.kind == "loss" for feature in features):
+            has_plain_head(self.lm.model)  # asked first of a model, this runs it
+        for places in token_budget_batches(rows.lengths[indices], self.max_batch_tokens):
+            chosen = [indices[place] for place in places]
+            batch = to_device(pad_batch([rows[index] for index in chosen]), self.lm.device)
+            yield chosen, self._run(batch, features)
 
     def losses(self, rows: RenderedRows | JoinedRows) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Mean loss per trained token of every row, in nats (n); NaN where a row has none."""

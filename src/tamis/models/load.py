@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from tamis.errors import ConfigError, MismatchError
+from tamis.errors import ConfigError, MismatchError, MissingDependencyError
 from tamis.files import file_sha256
 from tamis.models.config import ModelConfig
 from tamis.models.gguf import dequantised, embedded_source, quiet_transformers
@@ -150,12 +150,12 @@ def four_bits(dtype: torch.dtype) -> Any:
     Source: Dettmers et al. 2023, "QLoRA", arXiv:2305.14314: NF4 and double quantisation.
 
     Raises:
-        ConfigError: bitsandbytes is not installed.
+        MissingDependencyError: bitsandbytes is not installed.
     """
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise ConfigError(
+        raise MissingDependencyError(
             "model.load_in_4bit needs the package bitsandbytes, which is not installed. Run "
-            "`pip install tamis[quantized]`, or leave load_in_4bit out."
+            "`pip install tamis[quant]`, or leave load_in_4bit out."
         )
     from transformers import BitsAndBytesConfig
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tamis.data.batch import pad_batch, token_budget_batches
-from tamis.data.rendered import JoinedRows, RenderedRows
+from tamis.data.rendered import FirstTokens, JoinedRows, RenderedRows
 from tamis.models.batches import to_device
 from tamis.models.features import Progress
 from tamis.models.loss import has_plain_head, row_losses
@@ -37,7 +37,7 @@ class RowForward:
     """
 
     def __init__(
-        self, model: Any, rows: RenderedRows | JoinedRows, *, device: torch.device,
+        self, model: Any, rows: RenderedRows | JoinedRows | FirstTokens, *, device: torch.device,
         max_batch_tokens: int, cut: int = 0, trunk: Callable[[int], Tensor] | None = None,
         recompute: bool = False,
     ) -> None:  # fmt: skip
@@ -47,19 +47,17 @@ class RowForward:
         self.device = device
         self.max_batch_tokens = max_batch_tokens
         self.cut = cut
-        self._trunk = trunk
-        usable = np.flatnonzero(rows.usable).tolist()
-        # By id, so that neither batches nor results depend on the order of the user's file.
-        self.order = np.asarray(sorted(usable, key=rows.ids.__getitem__), dtype=np.int64)
+        self.trunk = trunk
+        self.order = rows.id_order
         has_plain_head(model)  # found out on the whole model, before a trunk is fed to it
 
     @contextlib.contextmanager
     def _from_trunk(self, indices: Sequence[int], width: int) -> Iterator[None]:
         """Feed the stored states of these rows, padded to `width` tokens."""
-        if self._trunk is None or self.cut == 0:
+        if self.trunk is None or self.cut == 0:
             yield
             return
-        found = [self._trunk(index) for index in indices]
+        found = [self.trunk(index) for index in indices]
         states = found[0].new_zeros((len(indices), width, found[0].shape[1]))
         for row, values in enumerate(found):
             states[row, : len(values)] = values

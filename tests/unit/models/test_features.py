@@ -16,7 +16,8 @@ from tamis.data.rendered import UNTRAINED, JoinedRows
 from tamis.data.template import RenderConfig, RenderedRows, render
 from tamis.errors import ConfigError
 from tamis.models import features
-from tamis.models.features import READINGS, FeatureCache
+from tamis.models.feature_names import READINGS
+from tamis.models.features import FeatureCache
 from tamis.models.load import LanguageModel
 from tamis.models.loss import has_plain_head
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 import toy
 from tamis.data.template import RenderConfig, render
-from tamis.errors import ConfigError
+from tamis.errors import MissingDependencyError
 from tamis.methods.base import rank
 from tamis.methods.seal import SEAL
 from tamis.models.config import LoraSettings, ModelConfig
@@ -58,7 +58,7 @@ def four_bit(folder: Path) -> LanguageModel:
 @pytest.mark.skipif(INSTALLED, reason="bitsandbytes is installed")
 def test_without_the_package_the_message_names_the_extra(folder: Path) -> None:
     """Before the model is read."""
-    with pytest.raises(ConfigError, match=r"pip install tamis\[quantized\]"):
+    with pytest.raises(MissingDependencyError, match=r"pip install tamis\[quant\]"):
         load_model(ModelConfig(name=str(folder), load_in_4bit=True), device="cpu")
 
 

@@ -1,0 +1,251 @@
+"""Excess loss: how much worse a safe-tuned model finds a row than another model does.
+
+    e_i = l(theta_safe; z^i) - l(theta_other; z^i),   score_i = -e_i
+    l(theta; z) = -(1/d_y) sum_t log P_theta(y_t | x, y_<t)                  nats per trained token
+
+theta_safe is the base tuned on the safe set. theta_other, all tuned for as many steps, is
+
+    base          the base itself: what the safe set taught against the row
+    crossfit      tuned on the other folds of the fine-tuning set: a likelihood ratio of "safe" and
+                  "like these rows" that no row's own training spoils
+    harmful       tuned on a harmful set: a likelihood ratio of "safe" and "harmful"
+
+Two safe-tuned models, each from one half of the safe set, are averaged; how well they agree says
+how much of the score is more than chance.
+
+Source: improvements I2 to I6 on Shen et al. 2024, arXiv:2410.07471, whose Algorithm 1 moves its
+weights by such a difference; the base form is RHO-loss (Mindermann et al. 2022, arXiv:2206.07137)
+with the safe set as its holdout.
+Differs: RHO-loss selects online from large batches; here all rows are scored once, by final models.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from tamis.data.rendered import FirstTokens
+from tamis.errors import ConfigError
+from tamis.methods.base import Method, RankingInputs, row_scores
+from tamis.methods.scores import Scores
+from tamis.models.adapter_trainer import Part
+from tamis.models.bilevel import BilevelRun, Cycle
+from tamis.models.lora import LoraSettings
+from tamis.rng import numpy_generator
+
+PASSES = 3  # over half of the safe set, when no number of steps is given
+RELIABLE = 0.5  # Spearman-Brown reliability below which scores are mostly chance
+LEAST_STRATUM = 50  # rows; smaller strata are standardised with all rows
+LENGTH_EDGES = (0.25, 0.5, 0.75)  # quantiles of response length between strata
+
+
+def excess_loss(safe_losses: np.ndarray, other_losses: np.ndarray) -> np.ndarray:
+    """Return e = l(theta_safe; z) - l(theta_other; z), nats per trained token."""
+    return np.asarray(safe_losses - other_losses)
+
+
+def reliability(first: np.ndarray, second: np.ndarray) -> float:
+    """Reliability of the mean of two half-scores: Spearman-Brown of their rank correlation.
+
+    2 rho / (1 + rho), for rho the Spearman correlation over rows.
+    """
+    from scipy.stats import spearmanr
+
+    rho = float(spearmanr(first, second).statistic)
+    return 2 * rho / (1 + rho)
+
+
+def standardised(values: np.ndarray, stratum: np.ndarray) -> np.ndarray:
+    """Robust z-scores within strata: (value - median) / (1.4826 MAD).
+
+    Args:
+        values: n.
+        stratum: Of every row (int, n); those with fewer than LEAST_STRATUM rows use all rows.
+
+    Returns:
+        n values without a unit.
+    """
+
+    def scaled(part: np.ndarray, reference: np.ndarray) -> np.ndarray:
+        middle = np.median(reference)
+        spread = 1.4826 * np.median(np.abs(reference - middle))
+        return np.asarray((part - middle) / (spread or 1.0))
+
+    found = scaled(values, values)
+    for label in np.unique(stratum):
+        mine = stratum == label
+        if mine.sum() >= LEAST_STRATUM:
+            found[mine] = scaled(values[mine], values[mine])
+    return found
+
+
+class Excess(Method):
+    """Minus the excess loss of a safe-tuned model (higher = keep), nats per trained token.
+
+    Source: after Shen et al. 2024, arXiv:2410.07471; see the module's docstring.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"model", "safe_set"})
+
+    against: Literal["base", "crossfit", "harmful"] = "base"
+    """What the safe-tuned model is compared with."""
+    folds: int = Field(2, ge=2)
+    """Folds of `crossfit`: as many adapters are trained, each on all other folds."""
+    steps: int | None = Field(None, ge=1)
+    """Optimiser steps of every model; None is three passes over half of the safe set."""
+    batch_size: int = Field(4, ge=1)
+    """Rows per step and model."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """AdamW's, constant."""
+    max_gradient_norm: float = Field(1.0, gt=0)
+    """Gradients are scaled down to this norm."""
+    first_tokens: int | None = Field(None, ge=1)
+    """Read losses of so many first trained tokens; None is the whole response. Models are trained
+    on whole responses either way."""
+    strata: Literal["none", "length"] = "none"
+    """`length`: standardise scores within quarters of response length, so that none is flagged more
+    often for its length alone."""
+    trunk_cut: float = Field(0.8, ge=0, allow_inf_nan=False)
+    """Layers below are frozen and run once: a number of layers, or a fraction in (0, 1)."""
+    lora: LoraSettings = LoraSettings()
+    """The adapters; `layers` is set from trunk_cut."""
+    max_batch_tokens: int | None = Field(None, ge=1)
+    """Tokens run at once; changes speed and memory, not the result."""
+    gradient_checkpointing: bool = False
+    """Keep no activations of the trained layers: less memory, more time."""
+    checkpoint_every_steps: int = Field(20, ge=1)
+    """Optimiser steps between checkpoints."""
+
+    def rank(self, inputs: RankingInputs) -> Scores:
+        """Train the adapters, then read every row's losses.
+
+        Raises:
+            ConfigError: `against=harmful` without a harmful set, or sets too small to be halved.
+            NoTrainedTokensError: One of the sets has no usable row.
+        """
+        if self.against == "harmful" and inputs.harmful_set is None:
+            raise ConfigError("excess with against=harmful needs harmful_set: give --harmful-set.")
+        more = {"harmful_set": inputs.rendered("harmful_set")} if self.against == "harmful" else {}
+        rows, safe = inputs.rendered(), inputs.rendered("safe_set")
+        others = {"base": [], "harmful": ["harmful"],
+                  "crossfit": [f"fold-{k}" for k in range(self.folds)]}[self.against]  # fmt: skip
+        untrained = ["base"] if self.against == "base" and self.first_tokens else []
+        run = BilevelRun(
+            inputs.features, rows, safe, more=more,
+            adapters=["safe-0", "safe-1", *others, *untrained], lora=self.lora,
+            trunk_cut=self.trunk_cut, learning_rate=self.learning_rate,
+            max_gradient_norm=self.max_gradient_norm, max_batch_tokens=self.max_batch_tokens,
+            gradient_checkpointing=self.gradient_checkpointing, seed=inputs.seed, work=inputs.work,
+            progress=inputs.progress,
+        )  # fmt: skip
+        try:
+            fold = _deal(len(rows.id_order), self.folds, inputs.seed, "folds")
+            streams = self._streams(run, inputs.seed, fold)
+            n_steps = self._train(run, streams, inputs)
+            if self.first_tokens:
+                run.forward.rows = FirstTokens(run.forward.rows, self.first_tokens)
+            safe_losses = [run.losses_under(name, name)[rows.id_order]
+                           for name in ("safe-0", "safe-1")]  # fmt: skip
+            other = self._other_losses(run, fold)
+        finally:
+            run.close()
+        halves = [excess_loss(found, other) for found in safe_losses]
+        return self._scores(inputs, run, halves, other, n_steps)
+
+    def _streams(self, run: BilevelRun, seed: int, fold: np.ndarray) -> Mapping[str, Any]:
+        """Say which rows every adapter is trained on: its set and a cycle over its part."""
+
+        def cycle(name: str, order: np.ndarray, adapter: str) -> tuple[Any, Cycle]:
+            if not len(order):
+                raise ConfigError(
+                    f"{adapter} has no row of the {name} to learn from: give more rows."
+                )
+            return run.sets[name], Cycle(order, self.batch_size, seed, adapter)
+
+        half = _deal(len(run.safe.order), 2, seed, "halves")
+        found = {f"safe-{k}": cycle("safe_set", run.safe.order[half == k], f"safe-{k}")
+                 for k in range(2)}  # fmt: skip
+        if self.against == "harmful":
+            order = run.sets["harmful_set"].order
+            found["harmful"] = cycle("harmful_set", order, "harmful")
+        if self.against == "crossfit":
+            for k in range(self.folds):
+                order = run.finetuning.order[fold != k]
+                found[f"fold-{k}"] = cycle("finetuning_set", order, f"fold-{k}")
+        return found
+
+    def _train(self, run: BilevelRun, streams: Mapping[str, Any], inputs: RankingInputs) -> int:
+        """Take every step that an earlier, killed run has not taken; returns their number."""
+        per_pass = math.ceil(math.ceil(len(run.safe.order) / 2) / self.batch_size)
+        n_steps = self.steps or PASSES * per_pass
+        done, _ = run.restore()
+        progress = inputs.progress("training")
+        for step in range(done, n_steps):
+            parts = []
+            for adapter, (row_set, cycle) in streams.items():
+                chosen = row_set.joined(cycle.rows(step))
+                weights = torch.full((len(chosen),), 1 / len(chosen))
+                parts.append(Part(adapter, chosen, weights))
+            losses = run.descend(*parts)
+            if (step + 1) % self.checkpoint_every_steps == 0 or step + 1 == n_steps:
+                run.save(step + 1, {})
+            if progress:
+                figures = {"safe_loss": float(torch.cat(losses[:2]).mean())}
+                progress(step + 1, n_steps, figures)
+        return n_steps
+
+    def _other_losses(self, run: BilevelRun, fold: np.ndarray) -> np.ndarray:
+        """Losses under the model of comparison, in the order of ids."""
+        order = run.finetuning.order
+        if self.against == "harmful":
+            return np.asarray(run.losses_under("harmful", "harmful")[order])
+        if self.against == "base":
+            found = run.losses_under("base", "base") if self.first_tokens else run.base_losses()
+            return np.asarray(found[order])
+        losses = np.empty(len(order))
+        for k in range(self.folds):
+            mine = fold == k
+            found = run.losses_under(f"fold-{k}", f"fold-{k}", order[mine])
+            losses[mine] = found[order[mine]]
+        return losses
+
+    def _scores(
+        self, inputs: RankingInputs, run: BilevelRun, halves: list[np.ndarray],
+        other: np.ndarray, n_steps: int,
+    ) -> Scores:  # fmt: skip
+        """Average the halves, and say how well they agree."""
+        rows = run.finetuning.rows
+        excess = (halves[0] + halves[1]) / 2
+        agreement = reliability(*halves)
+        notes = list(run.notes)
+        if not agreement >= RELIABLE:
+            notes.append(
+                f"the scores are mostly chance: safe-tuned models from two halves of the safe set "
+                f"agree with a reliability of {agreement:.2f} only ({RELIABLE} is little already). "
+                "Give more safe rows or more steps."
+            )
+        lengths = rows.column("n_response_tokens")[rows.id_order]
+        stratum = np.searchsorted(np.quantile(lengths, LENGTH_EDGES), lengths, side="left")
+        z = standardised(excess, stratum)
+        return row_scores(
+            "excess", inputs, rows, -(z if self.strata == "length" else excess),
+            columns={
+                "score_excess": -excess, "score_by_length": -z,
+                "score_safe_loss": -(excess + other), "loss_other": other,
+            },
+            details={
+                "against": self.against, "steps": n_steps, "reliability": agreement,
+                "trained": run.trained, "notes": notes,
+                "safe_rows_by_outcome": run.safe.rows.counts(),
+            },
+        )  # fmt: skip
+
+
+def _deal(n: int, parts: int, seed: int, purpose: str) -> np.ndarray:
+    """Deal n rows, in the order of their ids, to parts of equal size at random."""
+    return numpy_generator(seed, "excess", purpose).permutation(n) % parts

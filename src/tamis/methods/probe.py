@@ -1,0 +1,158 @@
+"""A linear probe on hidden states, learned from labelled rows: what the states hold at best.
+
+    logit P(harmful | row) = <w, x(row)> + b,   x = states of one layer, reduced to principal axes
+
+Layer and strength of the ridge penalty are chosen by cross-validation inside the labelled rows;
+the AUROC that is reported comes from an outer cross-validation, so no label judges a choice it
+took part in. It is no label-free method: it says how much of the truth the states carry, and what
+to use once about a hundred labels exist.
+
+Source: linear probes as in Alain and Bengio 2016, arXiv:1610.01644; supervised use of subspace
+features as proposed after Choi et al. 2024, arXiv:2410.10014 (SAFT chooses a threshold and k with
+its 100 labels; a probe makes more of them).
+Differs: principal axes are found on the rows to rank, which need no labels.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from tamis.errors import ConfigError
+from tamis.methods.base import Method, RankingInputs, row_scores
+from tamis.methods.scores import Scores
+from tamis.models.feature_names import depth_of
+from tamis.models.lora import layer_count
+from tamis.models.planes import fit_plane, principal_axes
+from tamis.models.state_selector import StateSelector
+from tamis.rng import derived_seed
+
+LEAST_OF_A_KIND = 3  # labelled rows of either kind; with fewer no fold can hold one out
+Reading = Literal["response_mean", "response_first", "response_last", "prompt_last"]
+
+
+def held_out_logits(
+    states: np.ndarray, harmful: np.ndarray, strength: float, folds: int, seed: int
+) -> np.ndarray:
+    """Log-odds of every row from probes that did not see it (n)."""
+    from sklearn.model_selection import StratifiedKFold
+
+    logits = np.empty(len(states))
+    splits = StratifiedKFold(folds, shuffle=True, random_state=seed % 2**32)
+    for train, test in splits.split(states, harmful):
+        weight, bias = fit_plane(states[train], harmful[train], strength)
+        logits[test] = states[test] @ weight + bias
+    return logits
+
+
+def log_loss(logits: np.ndarray, harmful: np.ndarray) -> float:
+    """Mean of -log P(label), both kinds weighing the same; nats."""
+    losses = np.logaddexp(0.0, np.where(harmful, -logits, logits))
+    return float((losses[harmful].mean() + losses[~harmful].mean()) / 2)
+
+
+def choose(
+    by_layer: dict[int, np.ndarray], harmful: np.ndarray, strengths: tuple[float, ...],
+    folds: int, seed: int,
+) -> tuple[int, float]:  # fmt: skip
+    """Return the layer and strength with the lowest held-out log-loss."""
+    losses = {
+        (layer, strength): log_loss(
+            held_out_logits(states, harmful, strength, folds, seed), harmful
+        )
+        for layer, states in by_layer.items()
+        for strength in strengths
+    }
+    return min(losses, key=lambda key: (losses[key], key))
+
+
+class Probe(Method):
+    """Minus a labelled probe's log-odds of harmful (higher = keep).
+
+    Source: linear probes, Alain and Bengio 2016, arXiv:1610.01644.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"model", "trusted_set"})
+
+    layers: tuple[float, ...] = Field((0.4, 0.6, 0.8), min_length=1)
+    """Layers to choose from: numbers of layers, or fractions of the depth in (0, 1)."""
+    readings: tuple[Reading, ...] = Field(("response_mean", "prompt_last"), min_length=1)
+    """Positions whose states are read, side by side."""
+    n_components: int = Field(60, ge=1)
+    """Principal axes kept; fewer where there are fewer rows."""
+    strengths: tuple[float, ...] = Field((0.001, 0.01, 0.1, 1.0), min_length=1)
+    """Values of C to choose from."""
+    folds: int = Field(5, ge=2)
+    """Folds of either cross-validation; fewer where a kind has fewer rows."""
+
+    def rank(self, inputs: RankingInputs) -> Scores:
+        """Learn from the trusted set, then score every row.
+
+        A ranked row that is also a trusted row gets the score of a probe that did not see it.
+
+        Raises:
+            ConfigError: Too few labels of a kind.
+            NoTrainedTokensError: One of the sets has no usable row.
+        """
+        from sklearn.metrics import roc_auc_score
+
+        trusted = inputs.rendered("trusted_set")
+        assert inputs.trusted_harmful is not None, "check_inputs saw to it"
+        harmful = inputs.trusted_harmful[trusted.id_order]
+        n_harmful, n_other = int(harmful.sum()), int((~harmful).sum())
+        layers = sorted({depth_of(layer, layer_count(inputs.features.lm.model))
+                         for layer in self.layers})  # fmt: skip
+        names = {n: [f"state:{n}:{reading}" for reading in self.readings] for n in layers}
+        every = [name for found in names.values() for name in found]
+        rows = inputs.rendered()
+        ranked, known = inputs.states("finetuning_set", every), inputs.states("trusted_set", every)
+        if min(n_harmful, n_other) < LEAST_OF_A_KIND:
+            raise ConfigError(
+                f"the trusted set has {n_harmful} harmful and {n_other} other usable rows: a probe "
+                f"needs {LEAST_OF_A_KIND} of either. Label more rows, drawn at random."
+            )
+        width = ranked.shape[1] // len(layers)
+        spans = {n: slice(i * width, (i + 1) * width) for i, n in enumerate(layers)}
+        axes = {n: principal_axes(ranked[:, spans[n]], self.n_components) for n in layers}
+        reduced = {n: axes[n].reduce(known[:, spans[n]]) for n in layers}
+        folds, seed = min(self.folds, n_harmful, n_other), derived_seed(inputs.seed, "probe")
+        layer, strength = choose(reduced, harmful, self.strengths, folds, seed)
+        weight, bias = fit_plane(reduced[layer], harmful, strength)
+        risk = axes[layer].reduce(ranked[:, spans[layer]]) @ weight + bias
+        held_out = self._nested(reduced, harmful, folds, seed)
+        place = {name: i for i, name in enumerate(rows.ids[i] for i in rows.id_order)}
+        for i, name in enumerate(trusted.ids[i] for i in trusted.id_order):
+            if name in place:
+                risk[place[name]] = held_out[i]
+        vector, offset = axes[layer].plane(weight, bias)
+        selector = StateSelector("probe", tuple(names[layer]), -vector, -offset,
+                                 inputs.features.lm.fingerprint, rows.fingerprint)  # fmt: skip
+        return row_scores(
+            "probe", inputs, rows, -risk, selector=selector,
+            details={
+                "layer": layer, "strength": strength, "n_labels": len(harmful),
+                "n_harmful_labels": n_harmful,
+                "auroc_nested": float(roc_auc_score(harmful, held_out)),
+                "trusted_rows_by_outcome": trusted.counts(),
+            },
+        )  # fmt: skip
+
+    def _nested(
+        self, by_layer: dict[int, np.ndarray], harmful: np.ndarray, folds: int, seed: int
+    ) -> np.ndarray:
+        """Log-odds of every trusted row where neither fit nor choice saw it."""
+        from sklearn.model_selection import StratifiedKFold
+
+        some = next(iter(by_layer.values()))
+        logits = np.empty(len(harmful))
+        outer = StratifiedKFold(folds, shuffle=True, random_state=(seed + 1) % 2**32)
+        for train, test in outer.split(some, harmful):
+            inside = harmful[train]
+            inner = max(2, min(folds, int(inside.sum()), int((~inside).sum())))
+            part = {layer: states[train] for layer, states in by_layer.items()}
+            layer, strength = choose(part, inside, self.strengths, inner, seed)
+            weight, bias = fit_plane(part[layer], inside, strength)
+            logits[test] = by_layer[layer][test] @ weight + bias
+        return logits

@@ -1,0 +1,117 @@
+"""A selector that is a plane in the space of hidden states: it scores rows that were never ranked.
+
+    score(row) = <w, x(row)> + b,   x = the named states of the row, side by side
+
+Whatever standardising, projecting and fitting made it, one vector and one number are left. It is
+kept as safetensors and JSON, with the model and the template it was made for; with any other its
+numbers would mean nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from tamis.data.rendered import RenderedRows
+from tamis.errors import DataError, MismatchError
+from tamis.files import atomic_path
+from tamis.models.features import FeatureCache, Progress
+
+if TYPE_CHECKING:
+    from tamis.models.load import LanguageModel
+
+WEIGHTS_FILE, FACTS_FILE = "selector.safetensors", "selector.json"
+
+
+@dataclass(frozen=True)
+class StateSelector:
+    """A linear score of hidden states, higher = keep.
+
+    Attributes:
+        method: Key of the method that made it.
+        names: The states it reads, see `tamis.models.features`.
+        weight: w (float64, sum of the states' widths).
+        bias: b.
+        model: Fingerprint of the ranking model.
+        template: Fingerprint of template, tokenizer and limits.
+    """
+
+    method: str
+    names: tuple[str, ...]
+    weight: np.ndarray
+    bias: float
+    model: str
+    template: str
+
+    def values(self, states: np.ndarray) -> np.ndarray:
+        """Score rows by their states [n, widths]; returns float64 [n]."""
+        return np.asarray(states @ self.weight + self.bias, dtype=np.float64)
+
+    def refuse_other(self, lm: LanguageModel, rows: RenderedRows) -> None:
+        """Refuse a model or a rendering it was not made for.
+
+        Raises:
+            MismatchError: One of them differs.
+        """
+        if self.model != lm.fingerprint:
+            raise MismatchError(
+                f"the selector was made with another model than {lm.name} (their weights differ). "
+                "Give the --model it was made with, or rank with this one."
+            )
+        if self.template != rows.fingerprint:
+            raise MismatchError(
+                "the selector was made with another chat template, tokenizer or length limits. "
+                "Give the render settings of the ranking it comes from (its config.yaml)."
+            )
+
+    def score(
+        self, lm: LanguageModel, rows: RenderedRows, progress: Progress | None = None
+    ) -> np.ndarray:
+        """Score every row, keeping no states; float64 [n], NaN where not usable.
+
+        Raises:
+            MismatchError: See `refuse_other`.
+        """
+        self.refuse_other(lm, rows)
+        values = np.full(len(rows), np.nan)
+        for places, states in FeatureCache(lm).read(rows, self.names, progress):
+            values[places] = self.values(torch.cat(states, dim=1).double().numpy())
+        return values
+
+    def save(self, folder: Path) -> None:
+        """Write both files into a folder, which is made."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_path(folder / WEIGHTS_FILE) as temporary:
+            save_file({"weight": self.weight, "bias": np.array([self.bias])}, temporary)
+        facts = {key: value for key, value in asdict(self).items() if key not in ("weight", "bias")}
+        with atomic_path(folder / FACTS_FILE) as temporary:
+            temporary.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> StateSelector:
+        """Read both files.
+
+        Raises:
+            DataError: They are missing, damaged or do not fit together.
+        """
+        try:
+            facts: dict[str, Any] = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
+            tensors = load_file(folder / WEIGHTS_FILE)
+            found = cls(
+                method=str(facts["method"]), names=tuple(map(str, facts["names"])),
+                weight=tensors["weight"].astype(np.float64), bias=float(tensors["bias"][0]),
+                model=str(facts["model"]), template=str(facts["template"]),
+            )  # fmt: skip
+        except (OSError, ValueError, KeyError, TypeError, IndexError, SafetensorError) as error:
+            raise DataError(
+                f"{folder} holds no selector that can be read ({error}). Give the selector/ folder "
+                "of a ranking that saved one."
+            ) from error
+        return found
