@@ -30,6 +30,7 @@ from tamis.models.load import LanguageModel
 CONTROLS = {
     "uniform": "a control: it draws at random, so there is no signal to find",
     "loss": "a control: it uses no safe set, so what tells the kinds apart is not given to it",
+    "trivial": "a control: it counts characters, turns and keywords, which are alike in both kinds",
 }
 # Settings that make a method quick on a few rows; a method without an entry runs as it is.
 TINY_SEAL: Mapping[str, Any] = {
@@ -51,6 +52,7 @@ PUBLISHED: Mapping[str, Any] = {
 # Method and settings by the name of the case: every method once, and other paths of some.
 CASES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     **{name: (name, QUICK.get(name, {})) for name in METHODS},
+    "dsir-harmful": ("dsir", {"against": "harmful_set", "text": "response"}),
     "seal-published": ("seal", {**QUICK["seal"], **PUBLISHED}),
     "excess-crossfit": ("excess", {**QUICK["excess"], "against": "crossfit", "first_tokens": 4}),
     "excess-harmful": ("excess", {**QUICK["excess"], "against": "harmful", "strata": "length"}),

@@ -26,7 +26,7 @@ from tamis.cli.options import (
     Rows,
     Seed,
     Sets,
-    given_flags,
+    flags,
 )
 from tamis.errors import TamisError
 
@@ -100,7 +100,7 @@ def rank(
     from tamis.cli.config import RankSettings, read_settings
     from tamis.cli.stages import run_rank
 
-    given = given_flags(method__name=method, model__name=model, data__on_bad_row=on_bad_row,
+    given = flags(method__name=method, model__name=model, data__on_bad_row=on_bad_row,
                    render__on_too_long=on_too_long)  # fmt: skip
     settings = read_settings(RankSettings, config, sets or [], given)
     with _common(out, seed, device, dtype, overwrite) as common:
@@ -125,9 +125,7 @@ def score(
     from tamis.cli.config import ScoreSettings, read_settings
     from tamis.cli.model_stages import run_score
 
-    given = given_flags(
-        model__name=model, data__on_bad_row=on_bad_row, render__on_too_long=on_too_long
-    )
+    given = flags(model__name=model, data__on_bad_row=on_bad_row, render__on_too_long=on_too_long)
     settings = read_settings(ScoreSettings, config, sets or [], given)
     with _common(out, seed, device, dtype, overwrite) as common:
         manifest = run_score(settings, common, selector=selector, data=data, rows=rows)
@@ -150,7 +148,7 @@ def select(
     from tamis.cli.config import SelectSettings, read_settings
     from tamis.cli.stages import run_select
 
-    given = given_flags(select__ratio=ratio, select__count=count, select__threshold=threshold,
+    given = flags(select__ratio=ratio, select__count=count, select__threshold=threshold,
                    select__unscored=unscored, data__on_bad_row=on_bad_row)  # fmt: skip
     given.setdefault("select", {})  # so that a missing rule is refused by its names
     settings = read_settings(SelectSettings, config, sets or [], given)
@@ -173,7 +171,7 @@ def finetune(
     from tamis.cli.config import FinetuneSettings, read_settings
     from tamis.cli.model_stages import run_finetune
 
-    given = given_flags(model__name=model, finetune__max_steps=max_steps, data__on_bad_row=on_bad_row,
+    given = flags(model__name=model, finetune__max_steps=max_steps, data__on_bad_row=on_bad_row,
                    render__on_too_long=on_too_long)  # fmt: skip
     settings = read_settings(FinetuneSettings, config, sets or [], given)
     with _common(out, seed, device, dtype, overwrite) as common:
@@ -199,7 +197,7 @@ def evaluate(
     from tamis.cli.config import EvaluateSettings, PromptPaths, read_settings
     from tamis.cli.model_stages import run_evaluate
 
-    settings = read_settings(EvaluateSettings, config, sets or [], given_flags(model__name=model))
+    settings = read_settings(EvaluateSettings, config, sets or [], flags(model__name=model))
     prompts = PromptPaths(harmful=harmful, over_refusal=over_refusal, helpful=helpful, pairs=pairs)
     with _common(out, seed, device, dtype, overwrite) as common:
         manifest = run_evaluate(settings, common, prompts=prompts, adapter=adapter)
@@ -231,9 +229,7 @@ def inspect(
     from tamis.cli.config import InspectSettings, read_settings
     from tamis.cli.show import inspect_data
 
-    given = given_flags(
-        model__name=model, data__on_bad_row=on_bad_row, render__on_too_long=on_too_long
-    )
+    given = flags(model__name=model, data__on_bad_row=on_bad_row, render__on_too_long=on_too_long)
     settings = read_settings(InspectSettings, config, sets or [], given)
     inspect_data(settings, data, rows=rows, n_shown=show, as_json=as_json, console=Console())
 

@@ -24,7 +24,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another ru
 AsJson = Annotated[bool, typer.Option("--json", help="Print the manifest as JSON on stdout.")]
 
 
-def given_flags(**values: Any) -> dict[str, Any]:
+def flags(**values: Any) -> dict[str, Any]:
     """Nest the flags that were given: `model__name=x` becomes {"model": {"name": x}}."""
     result: dict[str, Any] = {}
     for key, value in values.items():

@@ -11,10 +11,12 @@ from tamis.errors import ConfigError, unknown_name
 METHODS: dict[str, str] = {
     "amortized": "tamis.methods.amortized:Amortized",
     "contrast": "tamis.methods.contrast:Contrast",
+    "dsir": "tamis.methods.dsir:DSIR",
     "excess": "tamis.methods.excess:Excess",
     "loss": "tamis.methods.loss:Loss",
     "probe": "tamis.methods.probe:Probe",
     "seal": "tamis.methods.seal:SEAL",
+    "trivial": "tamis.methods.trivial:Trivial",
     "uniform": "tamis.methods.uniform:Uniform",
 }
 
