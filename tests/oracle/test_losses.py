@@ -310,6 +310,24 @@ def test_adapters_go_where_queries_and_values_are(name: str) -> None:
     assert ("fused attention projection" in note) == (name in fused)
 
 
+@every_architecture
+def test_all_linear_modules_of_the_layers_can_be_adapted(name: str) -> None:
+    """Fused or apart, never the embeddings or the output projection; PEFT takes the names."""
+    model = copy.deepcopy(architecture(name))
+    found, note = choose_targets(model, LoraSettings(targets="all"))
+    expected = {
+        "gpt2": {"c_attn", "c_proj", "c_fc"},
+        "phi3": {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"},
+    }
+    apart = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    assert (set(found), note) == (expected.get(name, apart), "")
+    settings = LoraSettings(rank=2, targets="all", layers=(2,))
+    parameters = adapter_parameters(attach_adapters(model, ["only"], settings, seed=0), "only")
+    n_modules = 4 if name in ("gpt2", "phi3") else 7  # of layer 2; GPT-2 has two named c_proj
+    assert len(parameters) == 2 * n_modules
+    assert all(".2." in key for key in parameters)
+
+
 def test_bfloat16_losses_are_within_its_resolution() -> None:
     """bfloat16 keeps 8 bits: hidden states are off by up to 2^-8, so losses of six nats by 0.05."""
     half = toy.llama(3, dtype=torch.bfloat16)

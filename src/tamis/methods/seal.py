@@ -174,7 +174,7 @@ class SEAL(Method):
     requires: ClassVar[frozenset[str]] = frozenset({"model", "safe_set"})
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {},
-        "fast": {"trunk_cut": 0.9},
+        "fast": {"trunk_cut": 0.9, "lora": {"targets": "all"}},
         "exact": {"trunk_cut": 0},
         "paper": {
             "selector_optimizer": "adam", "selector_learning_rate": 5e-3, "learning_rate": 1e-5,

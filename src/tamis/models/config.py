@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -32,7 +34,8 @@ class LoraSettings(BaseModel):
     """Scale: the update is multiplied by alpha / rank."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Share of the adapter's inputs dropped while training."""
-    targets: tuple[str, ...] | None = None
-    """Module names to adapt; None is q_proj and v_proj, else the fused attention projection."""
+    targets: tuple[str, ...] | Literal["all"] | None = None
+    """Module names to adapt; None is q_proj and v_proj, else the fused attention projection; `all`
+    is every linear module of the decoder layers."""
     layers: tuple[int, ...] | None = None
     """Decoder layers to adapt, counted from 0; None is all."""

@@ -52,6 +52,8 @@ def choose_targets(model: nn.Module, settings: LoraSettings) -> tuple[tuple[str,
     Raises:
         ConfigError: Given names do not occur, or neither q/v nor a fused projection exists.
     """
+    if settings.targets == "all":
+        return linear_modules(model), ""
     present = {name.rpartition(".")[2] for name, _ in model.named_modules()}
     if settings.targets is not None:
         missing = sorted(set(settings.targets) - present)
@@ -73,6 +75,18 @@ def choose_targets(model: nn.Module, settings: LoraSettings) -> tuple[tuple[str,
         f"{type(model).__name__} has neither q_proj and v_proj nor a known fused attention "
         "projection. Set lora.targets to the module names to adapt."
     )
+
+
+def linear_modules(model: nn.Module) -> tuple[str, ...]:
+    """Return the names of all linear modules inside the decoder layers, in their order."""
+    from transformers.pytorch_utils import Conv1D
+
+    return tuple(dict.fromkeys(
+        name.rpartition(".")[2]
+        for layer in decoder_layers(model)
+        for name, module in layer.named_modules()
+        if isinstance(module, nn.Linear | Conv1D)
+    ))  # fmt: skip
 
 
 def lora_config(settings: LoraSettings, model: nn.Module) -> Any:

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from tamis.data.rendered import UNTRAINED
 
-# Logits held at once, and as many probabilities, 4 bytes each.
+# Logits held at once, 4 bytes each.
 CPU_CHUNK = 2**25  # smaller chunks re-pack the projection too often
 GPU_CHUNK = 2**27  # large enough to keep the cores busy
 UNDERFLOW = 80.0  # nats: exp(-80) is still an ordinary float32
@@ -43,13 +43,15 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             chunk = slice(start, start + size)
             logits = functional.linear(hidden[chunk], weight, bias).float()
             targets = labels[chunk, None]
-            # One pass over the vocabulary gives both: the loss is read off the softmax.
-            p = torch.softmax(logits, dim=1)
+            # In place: a second buffer of this size costs more time than the softmax itself.
+            p = torch.softmax(logits, dim=1, out=logits)
             losses[chunk] = -p.gather(1, targets).squeeze(1).log()
             lost = (losses[chunk] > UNDERFLOW).nonzero()[:, 0]  # their p is 0 or close to it
-            losses[chunk][lost] = functional.cross_entropy(
-                logits[lost], labels[chunk][lost], reduction="none"
-            )
+            if len(lost):
+                again = functional.linear(hidden[chunk][lost], weight, bias).float()
+                losses[chunk][lost] = functional.cross_entropy(
+                    again, labels[chunk][lost], reduction="none"
+                )
             if gradient is not None:
                 # Exact zero-sum residuals before the rounding to the weight's type: near p = 1 the
                 # difference of two rounded products would be noise.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-ROUNDING = 1e-4  # deviations below this share of the largest are float32 noise
+ROUNDING = 1e-5  # deviations below this share of a value are float32's noise
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,13 @@ def principal_axes(states: np.ndarray, n_components: int) -> PrincipalAxes:
 
     mean, deviation = states.mean(axis=0), states.std(axis=0)
     # A column that only float32's rounding moves is constant.
-    scale = np.where(deviation > ROUNDING * deviation.max(), deviation, 1.0)
+    scale = np.where(deviation > ROUNDING * np.abs(mean), deviation, 1.0)
     scaled = (states - mean) / scale
     # With many rows the D x D covariance is small; with few, the rows are.
     solver = "covariance_eigh" if scaled.shape[0] > scaled.shape[1] else "full"
     pca = PCA(min(n_components, *scaled.shape), svd_solver=solver).fit(scaled)
     # Axes along which the rows do not vary are arbitrary; other rows may vary along them.
-    kept = pca.explained_variance_ > ROUNDING**2 * pca.explained_variance_[0]
+    kept = pca.explained_variance_ > ROUNDING * pca.explained_variance_[0]
     return PrincipalAxes(
         mean, scale, pca.mean_, pca.components_[kept], pca.explained_variance_[kept]
     )

@@ -26,6 +26,7 @@ from tamis.methods.seal import (
     selector_weights,
 )
 from tamis.models.adapter_trainer import ADAM_BETAS
+from tamis.models.config import LoraSettings
 from tamis.models.trunk import resolve_cut
 from tamis.rng import torch_generator
 
@@ -352,10 +353,12 @@ def test_preset_small_is_the_default() -> None:
 
 @pytest.mark.parametrize(("preset", "first"), [("small", 24), ("fast", 27), ("exact", 0)])
 def test_presets_differ_from_small_by_their_cut(preset: str, first: int) -> None:
-    """Of 30 layers; nothing else changes."""
+    """Of 30 layers; `fast` adapts all linear modules of its few layers, nothing else changes."""
     method = build_method("seal", {"preset": preset})
     assert resolve_cut(method.trunk_cut, 30) == first
-    assert method.model_copy(update={"preset": None, "trunk_cut": 0.8}) == SEAL()
+    assert method.lora.targets == ("all" if preset == "fast" else None)
+    same = {"preset": None, "trunk_cut": 0.8, "lora": LoraSettings()}
+    assert method.model_copy(update=same) == SEAL()
 
 
 def test_an_option_overrides_its_preset() -> None:

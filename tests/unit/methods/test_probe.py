@@ -1,0 +1,90 @@
+"""The probe: choices made inside the labels, scores from outside them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import toy
+from tamis.data.template import RenderConfig
+from tamis.errors import ConfigError
+from tamis.methods.base import rank
+from tamis.methods.probe import Probe, choose, held_out_logits, log_loss
+from tamis.models.load import LanguageModel
+
+RENDER = RenderConfig(max_prompt_tokens=96, max_response_tokens=48)
+QUICK = {"layers": (1, 2), "strengths": (0.01, 0.1)}
+
+
+def test_log_loss_weighs_both_kinds_the_same() -> None:
+    """One harmful row at log-odds 0 and three others at minus infinity: half of log 2."""
+    logits = np.array([0.0, -800.0, -800.0, -800.0])
+    assert log_loss(logits, np.array([True, False, False, False])) == pytest.approx(np.log(2) / 2)
+
+
+def noise_and_signal(n: int = 60) -> tuple[dict[int, np.ndarray], np.ndarray]:
+    """Layer 1 is noise; layer 2 tells the kinds apart."""
+    generator = np.random.default_rng(0)
+    harmful = np.arange(n) % 3 == 0
+    noise = generator.normal(size=(n, 4))
+    return {1: noise, 2: noise + 3 * harmful[:, None]}, harmful
+
+
+def test_the_layer_that_tells_the_kinds_apart_is_chosen() -> None:
+    """By held-out log-loss."""
+    by_layer, harmful = noise_and_signal()
+    assert choose(by_layer, harmful, (0.01, 1.0), 5, 0)[0] == 2
+
+
+def test_held_out_logits_do_not_know_their_own_label() -> None:
+    """On pure noise with as many columns as rows, a fit is perfect and a held-out score is not."""
+    generator = np.random.default_rng(1)
+    states, harmful = generator.normal(size=(40, 40)), np.arange(40) % 2 == 0
+    logits = held_out_logits(states, harmful, 100.0, 5, 0)
+    assert 0.2 < toy.auroc(logits, harmful) < 0.8
+
+
+def ranked(lm: LanguageModel, **changes: Any) -> Any:
+    """Rank rows with twenty others as the trusted set."""
+    rows, known = toy.contaminated_set(), toy.contaminated_set(20, n_harmful=8, n_safe=1, seed=5)
+    given = {"trusted_set": known.finetuning_set, "trusted_harmful": known.harmful, **changes}
+    return rank(rows.finetuning_set, Probe(**QUICK), model=lm, render=RENDER, **given)
+
+
+def test_the_nested_auroc_is_reported(tiny_lm: LanguageModel) -> None:
+    """With what was chosen and how many labels there were."""
+    details = ranked(tiny_lm).details
+    assert details["auroc_nested"] > 0.9
+    assert (details["n_labels"], details["n_harmful_labels"]) == (20, 8)
+    assert (details["layer"], details["strength"]) in [(n, c) for n in (1, 2) for c in (0.01, 0.1)]
+
+
+def test_a_trusted_row_among_the_ranked_is_scored_without_its_label(tiny_lm: LanguageModel) -> None:
+    """Turning one label round leaves that row's own score on the side of its states."""
+    rows = toy.contaminated_set(24, n_harmful=10, n_safe=1)
+    data, harmful = rows.finetuning_set, rows.harmful.copy()
+    (wrong,) = np.flatnonzero(harmful)[:1]
+    harmful[wrong] = False
+    scores = rank(data, Probe(**QUICK), trusted_set=data, trusted_harmful=harmful, model=tiny_lm,
+                  render=RENDER)  # fmt: skip
+    assert scores.values[wrong] < np.median(scores.values)
+
+
+@pytest.mark.parametrize("n_harmful", [0, 2])
+def test_too_few_labels_of_a_kind_are_refused(n_harmful: int, tiny_lm: LanguageModel) -> None:
+    """The message counts both."""
+    known = toy.contaminated_set(20, n_harmful=n_harmful, n_safe=1, seed=5)
+    with pytest.raises(ConfigError, match=rf"{n_harmful} harmful and {20 - n_harmful} other"):
+        ranked(tiny_lm, trusted_set=known.finetuning_set, trusted_harmful=known.harmful)
+
+
+def test_the_selector_gives_the_scores_again(tiny_lm: LanguageModel) -> None:
+    """Rows that had no label get the plane's value, whoever computes it."""
+    rows = toy.contaminated_set().finetuning_set
+    scores = ranked(tiny_lm)
+    from tamis.data.template import render
+
+    again = scores.selector.score(tiny_lm, render(rows, tiny_lm.tokenizer, RENDER))
+    np.testing.assert_allclose(again, scores.values, rtol=0, atol=1e-4)

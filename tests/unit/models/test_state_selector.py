@@ -1,0 +1,99 @@
+"""A saved selector: the same numbers for other rows, and refusals where they would mean nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import toy
+from tamis.data.load import load_examples
+from tamis.data.template import RenderConfig, RenderedRows, render
+from tamis.errors import DataError, MismatchError
+from tamis.models.features import FeatureCache
+from tamis.models.load import LanguageModel
+from tamis.models.state_selector import FACTS_FILE, WEIGHTS_FILE, StateSelector
+
+RENDER = RenderConfig(max_prompt_tokens=96, max_response_tokens=48, on_too_long="drop")
+NAMES = ("state:1:response_mean", "state:2:prompt_last")
+
+
+def rows(config: RenderConfig = RENDER) -> RenderedRows:
+    """Five rows, the third too long."""
+    texts = ("gently", "share water", "water " * 60, "ember", "crack venom ember")
+    records = [{"prompt": "Tell me about the lamp", "completion": text} for text in texts]
+    return render(load_examples(records), toy.tokenizer(), config)
+
+
+@pytest.fixture
+def selector(tiny_lm: LanguageModel) -> StateSelector:
+    """A plane over two states of the tiny model."""
+    return StateSelector("toy", NAMES, np.linspace(-1, 1, 64), 0.5, tiny_lm.fingerprint,
+                         rows().fingerprint)  # fmt: skip
+
+
+def test_scores_are_the_plane_at_the_rows_states(
+    selector: StateSelector, tiny_lm: LanguageModel
+) -> None:
+    """In the rows' own order; NaN where a row cannot be read."""
+    found = selector.score(tiny_lm, rows())
+    cache = FeatureCache(tiny_lm)
+    states = np.concatenate([cache.states(rows(), name).double().numpy() for name in NAMES], 1)
+    assert np.isnan(found).tolist() == [False, False, True, False, False]
+    np.testing.assert_allclose(found, states @ selector.weight + 0.5, rtol=0, atol=1e-5)
+
+
+def test_a_saved_selector_is_the_same(selector: StateSelector, tmp_path: Path) -> None:
+    """Every number and every fact."""
+    selector.save(tmp_path / "new" / "selector")
+    found = StateSelector.load(tmp_path / "new" / "selector")
+    assert found.weight.tobytes() == selector.weight.tobytes()
+    assert dataclasses.replace(found, weight=selector.weight) == selector
+
+
+def test_another_model_is_refused(selector: StateSelector) -> None:
+    """Same shape, other weights."""
+    with pytest.raises(MismatchError, match="made with another model than toy"):
+        selector.score(toy.tiny_lm(seed=1), rows())
+
+
+def test_another_rendering_is_refused(selector: StateSelector, tiny_lm: LanguageModel) -> None:
+    """Other limits make other tokens of the same rows."""
+    other = rows(RenderConfig(max_prompt_tokens=96, max_response_tokens=8, on_too_long="truncate"))
+    with pytest.raises(MismatchError, match="another chat template, tokenizer or length limits"):
+        selector.score(tiny_lm, other)
+
+
+def damage_json(folder: Path) -> None:
+    """Cut a file in two."""
+    path = folder / FACTS_FILE
+    path.write_text(path.read_text()[:20])
+
+
+def damage_weights(folder: Path) -> None:
+    """Cut the other in two."""
+    path = folder / WEIGHTS_FILE
+    path.write_bytes(path.read_bytes()[:20])
+
+
+def drop_a_fact(folder: Path) -> None:
+    """Leave out the model."""
+    facts = json.loads((folder / FACTS_FILE).read_text())
+    del facts["model"]
+    (folder / FACTS_FILE).write_text(json.dumps(facts))
+
+
+@pytest.mark.parametrize("damage", [damage_json, damage_weights, drop_a_fact,
+                                    lambda folder: (folder / WEIGHTS_FILE).unlink()])  # fmt: skip
+def test_a_damaged_selector_is_refused(
+    damage: Any, selector: StateSelector, tmp_path: Path
+) -> None:
+    """The folder is named."""
+    selector.save(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(DataError, match="holds no selector that can be read"):
+        StateSelector.load(tmp_path)
