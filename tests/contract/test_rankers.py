@@ -39,6 +39,10 @@ TINY_SEAL: Mapping[str, Any] = {
 }  # fmt: skip
 QUICK: Mapping[str, Mapping[str, Any]] = {
     "amortized": {"teacher": "seal", "teacher_options": TINY_SEAL, "layers": (1, 2), "folds": 3},
+    "auto": {"signals": {
+        "contrast": {"method": "contrast", "options": {"anchors": "none", "layers": (1, 2)}},
+        "loss": {"method": "loss", "weight": 0.25},
+    }},
     "contrast": {"anchors": "none", "layers": (1, 2)},
     "excess": {"steps": 4, "batch_size": 2, "trunk_cut": 1, "learning_rate": 1e-2,
                "checkpoint_every_steps": 2},

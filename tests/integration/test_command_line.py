@@ -42,7 +42,8 @@ def test_import_needs_no_torch(module: str) -> None:
 def test_help_names_every_verb() -> None:
     """`tamis --help` lists all verbs."""
     result = tamis("--help")
-    verbs = ("rank", "select", "finetune", "evaluate", "report", "inspect", "run", "plan", "demo")
+    verbs = ("rank", "score", "select", "finetune", "evaluate", "report", "inspect", "run", "plan",
+             "demo", "compare", "methods", "safe-set")  # fmt: skip
     assert result.returncode == 0
     assert [verb for verb in verbs if verb not in result.stdout] == []
 
@@ -181,3 +182,27 @@ def test_bad_rows_are_quarantined_and_counted(tmp_path: Path) -> None:
         "rank", "uniform", "--data", path, "--out", tmp_path / "f", "--on-bad-row", "fail"
     )
     assert refused.returncode == 2
+
+
+def test_methods_lists_every_method_with_its_needs() -> None:
+    """As a table for people and as JSON for programs."""
+    shown = tamis("methods")
+    assert shown.returncode == 0, shown.stderr
+    listed = {found["method"]: found for found in json.loads(tamis("methods", "--json").stdout)}
+    from tamis.methods import METHODS
+
+    assert list(listed) == list(METHODS)
+    assert listed["seal"]["needs"] == ["model", "safe set"]
+    assert all(found["what"] and found["source"] for found in listed.values())
+
+
+def test_a_safe_set_can_be_built_and_read(data: Path, tmp_path: Path) -> None:
+    """Rows of the data and shipped refusals at the share that was asked for; said in counts."""
+    result = tamis("safe-set", "--from", data, "--share", "0.5", "--out", tmp_path / "safe.jsonl")
+    assert result.returncode == 0, result.stderr
+    rows = [json.loads(line) for line in (tmp_path / "safe.jsonl").read_text().splitlines()]
+    kinds = [row["kind"] for row in rows]
+    assert (kinds.count("ordinary"), kinds.count("demonstration")) == (10, 10)
+    assert "20 rows, 10 of them demonstrations" in result.stdout
+    ranked = tamis("rank", "uniform", "--data", tmp_path / "safe.jsonl", "--out", tmp_path / "r")
+    assert ranked.returncode == 0, ranked.stderr

@@ -10,15 +10,6 @@ import yaml
 from tamis.cli.config import RankSettings, RunConfig, read_settings
 from tamis.errors import ConfigError
 
-CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.yaml"))
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_shipped_configs_parse_and_name_existing_files(path: Path) -> None:
-    """Every YAML in configs/ is whole."""
-    config = RunConfig.read(path)
-    assert Path(config.finetuning_set).exists()
-
 
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     """Data, model and template beside the file are found; hub ids stay as they are."""

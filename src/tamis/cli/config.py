@@ -6,6 +6,7 @@ only one section has it. Unknown keys and all faults are reported at once.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -26,11 +27,13 @@ from tamis.training.config import FinetuneConfig
 SettingsT = TypeVar("SettingsT", bound=BaseModel)
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """Part of a settings file: frozen, unknown keys refused."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class MethodConfig(_Section):
+class MethodConfig(Section):
     """A ranking method and its options."""
 
     name: str = "seal"
@@ -54,7 +57,7 @@ class MethodConfig(_Section):
         return {"name": self.name, **options}
 
 
-class RankSettings(_Section):
+class RankSettings(Section):
     """`tamis rank`."""
 
     method: MethodConfig = MethodConfig()
@@ -67,7 +70,7 @@ class RankSettings(_Section):
     """Largest disk space for features of rows, in the cache or in the stage's own folder."""
 
 
-class ScoreSettings(_Section):
+class ScoreSettings(Section):
     """`tamis score`."""
 
     model: ModelConfig = ModelConfig()
@@ -75,14 +78,14 @@ class ScoreSettings(_Section):
     render: RenderConfig = RenderConfig()
 
 
-class SelectSettings(_Section):
+class SelectSettings(Section):
     """`tamis select`."""
 
     select: SelectConfig
     data: DataConfig = DataConfig()
 
 
-class FinetuneSettings(_Section):
+class FinetuneSettings(Section):
     """`tamis finetune`."""
 
     finetune: FinetuneConfig = FinetuneConfig()
@@ -91,7 +94,7 @@ class FinetuneSettings(_Section):
     render: RenderConfig = RenderConfig()
 
 
-class EvaluateSettings(_Section):
+class EvaluateSettings(Section):
     """`tamis evaluate`."""
 
     evaluate: EvaluateConfig = EvaluateConfig()
@@ -99,7 +102,7 @@ class EvaluateSettings(_Section):
     render: RenderConfig = RenderConfig()
 
 
-class InspectSettings(_Section):
+class InspectSettings(Section):
     """`tamis inspect`."""
 
     model: ModelConfig = ModelConfig()
@@ -107,7 +110,7 @@ class InspectSettings(_Section):
     render: RenderConfig = RenderConfig()
 
 
-class PromptPaths(_Section):
+class PromptPaths(Section):
     """Evaluation prompts; None is the shipped set (`pairs`: shipped openings)."""
 
     harmful: Path | None = None
@@ -120,7 +123,7 @@ class PromptPaths(_Section):
         return {"harmful": self.harmful, "over_refusal": self.over_refusal, "helpful": self.helpful}
 
 
-class RunConfig(_Section):
+class RunConfig(Section):
     """`tamis run`: every verb in order, from one file. Paths are relative to the file."""
 
     finetuning_set: str
@@ -163,30 +166,34 @@ class RunConfig(_Section):
     def read(cls, path: Path, sets: Sequence[str] = ()) -> Self:
         """Read a YAML file; paths in it are relative to it."""
         config = read_settings(cls, path, sets)
-        base = path.parent
-
-        def beside(value: Any) -> Any:
-            if value is None or Path(value).is_absolute():
-                return value
-            # A hub id stays as it is; a path beside the file wins over one that does not exist.
-            near = base / Path(value)
-            return type(value)(str(near)) if near.exists() or isinstance(value, Path) else value
+        near = functools.partial(beside, path.parent)
 
         def model_beside(model: ModelConfig | None) -> ModelConfig | None:
-            return model and model.model_copy(update={"name": beside(model.name)})
+            return model and model.model_copy(update={"name": near(model.name)})
 
-        prompts = {k: beside(v) for k, v in config.prompts.model_dump().items()}
-        template = beside(config.render.chat_template)
+        prompts = {k: near(v) for k, v in config.prompts.model_dump().items()}
+        template = near(config.render.chat_template)
         return config.model_copy(update={
-            **{name: beside(getattr(config, name)) for name in (
+            **{name: near(getattr(config, name)) for name in (
                 "finetuning_set", "safe_set", "harmful_set", "trusted_set", "trusted_labels",
                 "labels", "rows", "cache",
             )},
-            "out": beside(config.out), "prompts": PromptPaths(**prompts),
+            "out": near(config.out), "prompts": PromptPaths(**prompts),
             "model": model_beside(config.model),
             "ranking_model": model_beside(config.ranking_model),
             "render": config.render.model_copy(update={"chat_template": template}),
         })  # fmt: skip
+
+
+def beside(base: Path, value: Any) -> Any:
+    """Return a path of a settings file as one from here: relative ones lie beside the file.
+
+    A hub id stays as it is; a path beside the file wins over one that does not exist.
+    """
+    if value is None or Path(value).is_absolute():
+        return value
+    near = base / Path(value)
+    return type(value)(str(near)) if near.exists() or isinstance(value, Path) else value
 
 
 def read_settings(

@@ -37,6 +37,9 @@ def stage_summary(manifest: Mapping[str, Any], out: Path) -> RenderableType:
             lines.append(f"{role}: {load['n_repeated_rows']:,} rows repeat an earlier row")
     details = manifest.get("details") or {}
     lines += [f"note: {note}" for note in details.get("notes", ())]
+    if manifest["stage"] == "score":  # a table of its own would have one line
+        counts = ", ".join(f"{why} {n:,}" for why, n in manifest["rows_by_outcome"].items())
+        return Text(visible("\n".join([f"rows: {counts}", *lines])))
     return Group(terminal_summary([out]), Text(visible("\n".join(lines))))
 
 

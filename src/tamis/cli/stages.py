@@ -24,6 +24,7 @@ from tamis.data.renderer import RenderConfig
 from tamis.data.row_lists import read_row_list
 from tamis.errors import ConfigError
 from tamis.evaluation.labels import join_labels, labelled_rows, read_labels
+from tamis.evaluation.safe_set import safe_set_notes
 from tamis.files import atomic_path, file_sha256, json_line
 from tamis.methods import build_method
 from tamis.models.config import ModelConfig
@@ -92,7 +93,7 @@ def run_rank(
     settings: RankSettings, common: Common, *, data: str, safe_set: str | None = None,
     harmful_set: str | None = None, trusted_set: str | None = None,
     trusted_labels: Path | None = None, labels: Path | None = None, rows: Path | None = None,
-    cache: Path | None = None,
+    cache: Path | None = None, model: Any = None,
 ) -> dict[str, Any]:  # fmt: skip
     """`tamis rank`: scores.parquet, selector/, ends.jsonl, ranking.json, manifest.json.
 
@@ -100,7 +101,7 @@ def run_rank(
 
     `labels` change no score and are no part of the request: given later, or others, they are
     measured against the scores that are there. Nor is the cache, which saves work. A method may
-    learn from `trusted_labels`.
+    learn from `trusted_labels`. `model` is the model of the settings where it is loaded already.
     """
     method = build_method(settings.method.name, settings.method.options)
     requires = set(getattr(method, "requires", ()))
@@ -136,7 +137,10 @@ def run_rank(
             known = None
             if trusted_labels is not None:
                 sets["trusted_set"], known = labelled_rows(sets["trusted_set"], trusted_labels)
-            model = stage_model(settings.model, common) if "model" in requires else None
+            if "model" not in requires:
+                model = None
+            elif model is None:
+                model = stage_model(settings.model, common)
             from tamis.methods.base import rank
 
             scores = rank(
@@ -196,7 +200,7 @@ def _set_notes(examples: Examples, safe: Examples | None) -> list[str]:
             f"the safe set has {len(safe):,} rows for {len(examples):,}: each is used about "
             f"{repeats:.0f} times as often as a fine-tuning row."
         )
-    return notes
+    return [*notes, *safe_set_notes(examples, safe)]
 
 
 def run_select(

@@ -10,6 +10,7 @@ from tamis.errors import ConfigError, unknown_name
 
 METHODS: dict[str, str] = {
     "amortized": "tamis.methods.amortized:Amortized",
+    "auto": "tamis.selection.auto:Auto",
     "contrast": "tamis.methods.contrast:Contrast",
     "dsir": "tamis.methods.dsir:DSIR",
     "excess": "tamis.methods.excess:Excess",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
@@ -253,10 +253,24 @@ def rank(
     )  # fmt: skip
     name = name or type(method).__name__
     check_inputs(method, inputs, name)
-    scores = method.rank(inputs)
+    scores = _counted(method, inputs)
     if list(scores.ids) != list(finetuning_set.ids):
         raise MismatchError(
             f"method {name!r} returned scores for other rows than it was given, or in another "
             "order. A ranker returns one score per row, in the order of the rows."
         )
     return scores
+
+
+def _counted(method: Ranker, inputs: RankingInputs) -> Scores:
+    """Rank, and note in the details how many passes per token of the data this process made."""
+    if inputs.model is None:
+        return method.rank(inputs)
+    from tamis.models.pass_counter import counted_passes
+
+    with counted_passes(inputs.model.model) as count:
+        scores = method.rank(inputs)
+    passes = count.per_token(int(inputs.rendered().lengths.sum()))
+    return scores if passes is None else replace(
+        scores, details={**scores.details, "passes": passes}
+    )  # fmt: skip

@@ -49,14 +49,17 @@ def excess_loss(safe_losses: np.ndarray, other_losses: np.ndarray) -> np.ndarray
     return np.asarray(safe_losses - other_losses)
 
 
-def reliability(first: np.ndarray, second: np.ndarray) -> float:
+def reliability(first: np.ndarray, second: np.ndarray) -> float | None:
     """Reliability of the mean of two half-scores: Spearman-Brown of their rank correlation.
 
-    2 rho / (1 + rho), for rho the Spearman correlation over rows.
+    2 rho / (1 + rho), for rho the Spearman correlation over rows; 0 where rho is negative, and None
+    where a half has one value only, so that there is nothing to correlate.
     """
     from scipy.stats import spearmanr
 
-    rho = float(spearmanr(first, second).statistic)
+    if not np.ptp(first) or not np.ptp(second):
+        return None
+    rho = max(0.0, float(spearmanr(first, second).statistic))
     return 2 * rho / (1 + rho)
 
 
@@ -223,11 +226,13 @@ class Excess(Method):
         excess = (halves[0] + halves[1]) / 2
         agreement = reliability(*halves)
         notes = list(run.notes)
-        if not agreement >= RELIABLE:
+        if agreement is None or agreement < RELIABLE:
+            agreed = "cannot be compared" if agreement is None else (
+                f"agree with a reliability of {agreement:.2f} only ({RELIABLE} is little already)"
+            )  # fmt: skip
             notes.append(
-                f"the scores are mostly chance: safe-tuned models from two halves of the safe set "
-                f"agree with a reliability of {agreement:.2f} only ({RELIABLE} is little already). "
-                "Give more safe rows or more steps."
+                "the scores are mostly chance: safe-tuned models from two halves of the safe set "
+                f"{agreed}. Give more safe rows or more steps."
             )
         lengths = rows.column("n_response_tokens")[rows.id_order]
         stratum = np.searchsorted(np.quantile(lengths, LENGTH_EDGES), lengths, side="left")

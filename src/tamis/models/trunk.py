@@ -136,6 +136,11 @@ def forwards_replaced(
                 del layer.forward
 
 
+def is_passed_through(layer: Any) -> bool:
+    """Whether a layer is skipped at the moment: a trunk stands for it."""
+    return vars(layer).get("forward") is _pass_through
+
+
 def _pass_through(hidden_states: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:
     return hidden_states
 

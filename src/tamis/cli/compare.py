@@ -1,0 +1,175 @@
+"""`tamis compare`: several methods on the same rows, computed once, measured alike.
+
+Every cell (rows x method x seed) is a ranking in a folder of its own, so that a killed comparison
+goes on where it stopped. All of them share one cache: what the model makes of a row is computed
+once for every method and every contamination rate.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from tamis.cli.compare_config import CompareConfig, Job, jobs
+from tamis.cli.config import RankSettings
+from tamis.cli.stages import Common, run_rank, stage_model
+from tamis.data.example import Examples
+from tamis.data.load import load_examples
+from tamis.evaluation.labels import Label, join_labels, read_labels
+from tamis.files import json_line, write_json, write_text_atomic
+from tamis.methods import build_method
+from tamis.rng import numpy_generator
+
+if TYPE_CHECKING:
+    from tamis.cli.progress import ProgressReport
+    from tamis.evaluation.compare import Cell
+
+CUES = "trivial"
+
+
+def run_compare(
+    config: CompareConfig, *, report: ProgressReport | None = None, say: Any = None
+) -> dict[str, Any]:
+    """Run every cell that is not there yet, measure all, write `comparison.json`.
+
+    Args:
+        config: What to compare.
+        report: Progress.
+        say: Called with lines for the user as cells finish.
+
+    Returns:
+        The content of `comparison.json`.
+    """
+    from tamis.evaluation.compare import cell_measures
+
+    examples = load_examples(config.finetuning_set, config.data)
+    labels = read_labels(config.labels)
+    truth = join_labels(examples, labels)
+    todo = jobs(config, examples, truth)
+    common = Common(config.out, 0, config.device, config.dtype, False, report)
+    needs_model = any("model" in build_method(m.name, m.options).requires
+                      for m in config.methods.values())  # fmt: skip
+    model = stage_model(config.model, common) if needs_model else None
+    cells: list[Cell] = []
+    measures: list[dict[str, Any]] = []
+    for number, job in enumerate(todo, 1):
+        cell = _run(config, common, job, examples, truth, model)
+        cells.append(cell)
+        # One seed for all: draws of a slice are paired between methods.
+        measures.append(cell_measures(cell, labels, seed=0))
+        if say:
+            area = measures[-1]["auroc"]["value"]
+            shown = "-" if area is None else f"{area:.3f}"
+            say(f"{number}/{len(todo)}  {job.rows} {job.method}-{job.seed}: AUROC {shown}, "
+                f"{cell.seconds:.1f} s")  # fmt: skip
+    found = _summary(config, cells, measures)
+    write_json(config.out / "comparison.json", found)
+    return found
+
+
+def _run(
+    config: CompareConfig, common: Common, job: Job, examples: Examples, truth: Sequence[Label],
+    model: Any,
+) -> Cell:  # fmt: skip
+    """Rank one cell, or take over what is there."""
+    from tamis.evaluation.compare import Cell
+    from tamis.methods.scores import Scores
+
+    method = config.methods[job.method]
+    out = config.out / job.folder
+    lists = config.out / "lists"
+    lists.mkdir(parents=True, exist_ok=True)
+    rows, part = None, examples
+    if job.ids is not None:
+        rows, part = lists / f"{job.rows}-{job.seed}.txt", examples.restrict(job.ids)
+        write_text_atomic(rows, "\n".join(job.ids) + "\n")
+    trusted, excluded = None, frozenset[str]()
+    requires = build_method(method.name, method.options).requires
+    if "trusted_set" in requires:
+        trusted = lists / f"trusted-{job.rows}-{job.seed}.jsonl"
+        by_id = {row: label.harmful for row, label in zip(examples.ids, truth, strict=True)}
+        drawn = _drawn(part.ids, config.n_trusted, job.seed)
+        lines = [json_line({"id": row, "harmful": by_id[row]}) for row in drawn]
+        write_text_atomic(trusted, "".join(lines))
+        excluded = frozenset(drawn)
+    manifest = run_rank(
+        RankSettings(method=method, model=config.model, data=config.data,
+                     safe_data=config.safe_data or config.data, render=config.render),
+        replace(common, out=out, seed=job.seed), data=config.finetuning_set,
+        safe_set=config.safe_set if "safe_set" in requires else None,
+        harmful_set=config.harmful_set,
+        trusted_set=config.finetuning_set if trusted else None, trusted_labels=trusted,
+        rows=rows, cache=config.cache or config.out / "cache", model=model,
+    )  # fmt: skip
+    return Cell(
+        job.rows, job.method, job.seed, Scores.read(out), excluded,
+        seconds=float(manifest["timings"]["seconds"]),
+        peak_gib=float(manifest["memory"]["peak_rss_gib"]),
+        passes=manifest["details"].get("passes", {}),
+    )  # fmt: skip
+
+
+def _drawn(ids: Sequence[str], n: int, seed: int) -> list[str]:
+    """Draw n rows at random, whatever the order of the file."""
+    ordered = sorted(ids)
+    order = numpy_generator(seed, "compare", "trusted").permutation(len(ordered))[:n]
+    return [ordered[i] for i in order]
+
+
+def _groups(cells: Sequence[Cell]) -> Iterator[tuple[str, str, list[int]]]:
+    """Yield (rows, method, places of their cells), in the order of the configuration."""
+    places: dict[tuple[str, str], list[int]] = {}
+    for place, cell in enumerate(cells):
+        places.setdefault((cell.rows, cell.method), []).append(place)
+    for (rows, method), found in places.items():
+        yield rows, method, found
+
+
+def _summary(
+    config: CompareConfig, cells: Sequence[Cell], measures: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Average cells, compare methods with one another and with the cues."""
+    from tamis.evaluation.compare import agreement, averaged, cue_statements
+
+    entries: list[dict[str, Any]] = []
+    for rows, method, places in _groups(cells):
+        reports = [measures[place] for place in places]
+        readouts = {
+            name: {
+                **averaged([report["readouts"][name] for report in reports]),
+                "slices": {
+                    part: averaged([report["readouts"][name]["slices"][part] for report in reports])
+                    for part in reports[0]["readouts"][name]["slices"]
+                    if all(part in report["readouts"][name]["slices"] for report in reports)
+                },
+            }
+            for name in reports[0]["readouts"]
+        }
+        mine = [cells[place] for place in places]
+        entries.append({
+            "rows": rows, "method": method, "config": config.methods[method].resolved(),
+            "uses_labels": bool(mine[0].excluded),
+            "seconds": [cell.seconds for cell in mine],
+            "peak_gib": max(cell.peak_gib for cell in mine),
+            "passes": mine[0].passes,
+            "flagged": [report["flagged"] for report in reports if "flagged" in report],
+            "readouts": readouts,
+        })  # fmt: skip
+    statements: dict[str, list[str]] = {}
+    agreements: dict[str, list[dict[str, Any]]] = {}
+    for rows in dict.fromkeys(cell.rows for cell in cells):
+        here = [entry for entry in entries if entry["rows"] == rows]
+        cues = [e for e in here if e["config"]["name"] == CUES]
+        if cues:
+            named = {name: found for name, found in cues[0]["readouts"].items() if name != "score"}
+            others = {e["method"]: e["readouts"]["score"] for e in here if e not in cues}
+            statements[rows] = cue_statements(others, named)
+        first = {cell.method: cell for cell in reversed(cells) if cell.rows == rows}
+        same = [c for c in first.values() if c.seed == min(f.seed for f in first.values())]
+        agreements[rows] = agreement(list(reversed(same)), config.selection_ratio)
+    return json.loads(json.dumps({  # type: ignore[no-any-return]
+        "entries": entries, "cues": statements, "agreement": agreements,
+        "selection_ratio": config.selection_ratio,
+    }))  # fmt: skip

@@ -1,0 +1,142 @@
+"""Settings of `tamis compare`, and the rankings that follow from them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from tamis.cli.config import MethodConfig, Section, beside, read_settings
+from tamis.data.contaminate import planted_ids
+from tamis.data.example import Examples
+from tamis.data.load import DataConfig
+from tamis.data.renderer import RenderConfig
+from tamis.data.row_lists import read_row_list
+from tamis.errors import ConfigError
+from tamis.evaluation.labels import Label
+from tamis.methods import build_method
+from tamis.models.config import ModelConfig
+
+ALL_ROWS = "all"
+
+
+class RowsConfig(Section):
+    """A part of the rows that methods are compared on besides all of them."""
+
+    rows: Path | None = None
+    """List of ids."""
+    rate: float | None = Field(None, ge=0, lt=1)
+    """Or: plant harmful rows among all others at this rate."""
+    draws: int = Field(1, ge=1)
+    """Plantings at that rate, averaged."""
+    methods: list[str] | None = None
+    """Labels of the methods to compare there; None is all."""
+
+
+class CompareConfig(Section):
+    """`tamis compare`. Paths are relative to the file."""
+
+    finetuning_set: str
+    """File, folder or hub id of the rows to rank."""
+    labels: Path
+    """JSONL of `id` and `harmful`, with `kind`, `source`, `tier` where known."""
+    safe_set: str | None = None
+    """Trusted rows."""
+    harmful_set: str | None = None
+    """Rows known to be harmful, for methods that use them."""
+    methods: dict[str, MethodConfig] = Field(min_length=1)
+    """What to compare, by a label of your choice."""
+    parts: dict[str, RowsConfig] = Field(default_factory=dict)
+    """Further sets of rows, by name."""
+    seeds: list[int] = Field([0], min_length=1)
+    """Every method runs once with each, on all rows."""
+    n_trusted: int = Field(100, ge=1)
+    """Labels that methods which learn from labels are given, drawn at random."""
+    selection_ratio: float = Field(0.8, gt=0, le=1)
+    """Where kept sets are compared."""
+    cache: Path | None = None
+    """Folder of what the model makes of rows; None is a folder in `out`."""
+    out: Path
+    device: str | None = None
+    dtype: str | None = None
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    safe_data: DataConfig | None = None
+    render: RenderConfig = RenderConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, values: Any) -> Any:
+        """A method without a name has its label as its name."""
+        methods = values.get("methods") if isinstance(values, Mapping) else None
+        if not isinstance(methods, Mapping):
+            return values
+        named = {label: {"name": label, **(found or {})} if isinstance(found, Mapping | None)
+                 else found for label, found in methods.items()}  # fmt: skip
+        return {**values, "methods": named}
+
+    @model_validator(mode="after")
+    def _buildable(self) -> Self:
+        for method in self.methods.values():
+            build_method(method.name, method.options)  # wrong options are told before any work
+        return self
+
+    @classmethod
+    def read(cls, path: Path, sets: Sequence[str] = ()) -> Self:
+        """Read a YAML file; paths in it are relative to it."""
+        config = read_settings(cls, path, sets)
+        near = functools.partial(beside, path.parent)
+        paths = ("finetuning_set", "safe_set", "harmful_set", "labels", "cache", "out")
+        parts = {name: part.model_copy(update={"rows": near(part.rows)})
+                 for name, part in config.parts.items()}  # fmt: skip
+        model = config.model.model_copy(update={"name": near(config.model.name)})
+        found = {name: near(getattr(config, name)) for name in paths}
+        return config.model_copy(update={**found, "parts": parts, "model": model})
+
+
+@dataclass(frozen=True)
+class Job:
+    """One ranking to do: rows by id (None is all), method, seed."""
+
+    rows: str
+    ids: tuple[str, ...] | None
+    method: str
+    seed: int
+
+    @property
+    def folder(self) -> str:
+        """Where it lies below the comparison's folder."""
+        return f"cells/{self.rows}/{self.method}-{self.seed}"
+
+
+def jobs(config: CompareConfig, examples: Examples, truth: Sequence[Label]) -> list[Job]:
+    """List every ranking, all rows first.
+
+    Raises:
+        ConfigError: A part names no rows, or a method that is not compared.
+    """
+    harmful = np.array([label.harmful for label in truth], dtype=bool)
+    found = [
+        Job(ALL_ROWS, None, method, seed) for seed in config.seeds for method in config.methods
+    ]
+    for name, part in config.parts.items():
+        if (part.rows is None) == (part.rate is None) or name == ALL_ROWS:
+            raise ConfigError(
+                f"parts.{name}: give rows or rate, one of them; {ALL_ROWS!r} is taken."
+            )
+        unknown = sorted(set(part.methods or ()) - set(config.methods))
+        if unknown:
+            raise ConfigError(f"parts.{name}.methods names {unknown}, which methods does not have.")
+        for draw in range(part.draws if part.rate is not None else 1):
+            ids = (
+                read_row_list(part.rows) if part.rows is not None else
+                planted_ids(examples.ids, harmful, part.rate or 0.0, seed=0, draw=draw)
+            )  # fmt: skip
+            chosen = part.methods or list(config.methods)
+            found += [Job(name, tuple(ids), method, draw) for method in chosen]
+    return found

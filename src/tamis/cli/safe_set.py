@@ -1,0 +1,54 @@
+"""`tamis safe-set`: read the sources, write one JSONL file, say what was done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from tamis.data.anchors import shipped_anchors
+from tamis.data.load import load_examples
+from tamis.evaluation.prompts import PROMPT_KINDS, read_prompts, shipped_prompts
+from tamis.evaluation.safe_set import Excluded, build_safe_set
+from tamis.files import atomic_path, json_line
+
+
+def write_safe_set(
+    source: str, demonstrations: str | None, exclude: Sequence[Path], out: Path, *, share: float,
+    count: int | None, seed: int,
+) -> list[str]:  # fmt: skip
+    """Build a safe set and write it as JSONL of `id`, `messages` and `kind`.
+
+    Args:
+        source: Ordinary rows: file, folder or hub id.
+        demonstrations: Safe answers to unsafe requests, likewise; None takes the shipped refusals.
+        exclude: Files of evaluation prompts to stay clear of; the shipped ones always are.
+        out: The file.
+        share: Share of demonstrations.
+        count: Rows in all; None is as many as keep the share.
+        seed: Decides which rows, and their order.
+
+    Returns:
+        Lines for the user.
+    """
+    ordinary = load_examples(source)
+    shown = load_examples(demonstrations) if demonstrations else shipped_anchors().refused
+    prompts = [prompt for kind in PROMPT_KINDS for prompt in shipped_prompts(kind)]
+    prompts += [prompt for path in exclude for prompt in read_prompts(path)]
+    found = build_safe_set(ordinary, shown, Excluded(prompt.prompt for prompt in prompts),
+                           share=share, count=count, seed=seed)  # fmt: skip
+    with atomic_path(out) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        for row, is_demonstration in zip(found.rows, found.demonstration, strict=True):
+            stream.write(json_line({
+                "id": row.source_id or row.id,
+                "messages": [asdict(message) for message in row.messages],
+                "kind": "demonstration" if is_demonstration else "ordinary",
+            }))  # fmt: skip
+    n = sum(found.demonstration)
+    lines = [f"{len(found.rows):,} rows, {n:,} of them demonstrations -> {out}"]
+    lines += [f"{name}: {left_out:,} rows left out, their request is (nearly) an evaluation prompt"
+              for name, left_out in found.n_excluded.items() if left_out]  # fmt: skip
+    if demonstrations is None:
+        lines.append("the demonstrations are the few refusals that ship with tamis: give your own "
+                     "with --demonstrations for a serious ranking")  # fmt: skip
+    return lines

@@ -1,0 +1,211 @@
+"""One verb per stage. Heavy imports wait until a verb runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from tamis.cli.app import cli, stderr
+from tamis.cli.options import (
+    AsJson,
+    Config,
+    Data,
+    Device,
+    Dtype,
+    Model,
+    OnBadRow,
+    OnTooLong,
+    Out,
+    Overwrite,
+    Rows,
+    Seed,
+    Sets,
+    flags,
+)
+
+if TYPE_CHECKING:
+    from tamis.cli.stages import Common
+
+
+@contextmanager
+def _common(
+    out: Path, seed: int, device: str | None, dtype: str | None, overwrite: bool
+) -> Iterator[Common]:
+    from tamis.cli.progress import ProgressReport
+    from tamis.cli.stages import Common
+
+    with ProgressReport(stderr) as report:
+        yield Common(out, seed, device, dtype, overwrite, report)
+
+
+def _show(manifest: dict[str, Any], out: Path, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(manifest, ensure_ascii=False))
+        return
+    from tamis.cli.show import stage_summary
+
+    Console().print(stage_summary(manifest, out))
+
+
+@cli.command()
+def rank(
+    method: Annotated[str, typer.Argument(help="Method key, or module:Class.")],
+    data: Data, out: Out,
+    safe_set: Annotated[str | None, typer.Option("--safe-set", help="Trusted rows.")] = None,
+    harmful_set: Annotated[str | None, typer.Option("--harmful-set", help="Rows known to be "
+                                                    "harmful.")] = None,
+    trusted_set: Annotated[str | None, typer.Option("--trusted-set", help="Hand-checked rows; may "
+                                                    "be the data.")] = None,
+    trusted_labels: Annotated[Path | None, typer.Option("--trusted-labels", help="JSONL of id, "
+                                                        "harmful, for some of them.")] = None,
+    model: Model = None,
+    labels: Annotated[Path | None, typer.Option("--labels", help="JSONL of id, harmful.")] = None,
+    rows: Rows = None,
+    cache: Annotated[Path | None, typer.Option("--cache", help="Folder of what the model makes of "
+                                               "rows; rankings that share it save work.")] = None,
+    config: Config = None, sets: Sets = None, on_bad_row: OnBadRow = None,
+    on_too_long: OnTooLong = None, seed: Seed = 0, device: Device = None, dtype: Dtype = None,
+    overwrite: Overwrite = False, as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Give every row a score: higher = keep."""
+    from tamis.cli.config import RankSettings, read_settings
+    from tamis.cli.stages import run_rank
+
+    given = flags(method__name=method, model__name=model, data__on_bad_row=on_bad_row,
+                   render__on_too_long=on_too_long)  # fmt: skip
+    settings = read_settings(RankSettings, config, sets or [], given)
+    with _common(out, seed, device, dtype, overwrite) as common:
+        manifest = run_rank(
+            settings, common, data=data, safe_set=safe_set, harmful_set=harmful_set,
+            trusted_set=trusted_set, trusted_labels=trusted_labels, labels=labels, rows=rows,
+            cache=cache,
+        )  # fmt: skip
+    _show(manifest, out, as_json)
+
+
+@cli.command()
+def score(
+    selector: Annotated[Path, typer.Option("--selector", help="Folder of a ranking that saved "
+                                           "one, or its selector/.")],
+    data: Data, out: Out, model: Model = None, rows: Rows = None, config: Config = None,
+    sets: Sets = None, on_bad_row: OnBadRow = None, on_too_long: OnTooLong = None, seed: Seed = 0,
+    device: Device = None, dtype: Dtype = None, overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Score rows that were not ranked, by what a ranking learned; settings as in that ranking."""
+    from tamis.cli.config import ScoreSettings, read_settings
+    from tamis.cli.model_stages import run_score
+
+    given = flags(model__name=model, data__on_bad_row=on_bad_row, render__on_too_long=on_too_long)
+    settings = read_settings(ScoreSettings, config, sets or [], given)
+    with _common(out, seed, device, dtype, overwrite) as common:
+        manifest = run_score(settings, common, selector=selector, data=data, rows=rows)
+    _show(manifest, out, as_json)
+
+
+@cli.command()
+def select(
+    scores: Annotated[Path, typer.Argument(help="Folder of a ranking, or its scores.parquet.")],
+    data: Data, out: Out,
+    ratio: Annotated[float | None, typer.Option("--ratio", help="Share of rows to keep.")] = None,
+    count: Annotated[int | None, typer.Option("--count", help="Number of rows to keep.")] = None,
+    threshold: Annotated[float | None, typer.Option("--threshold", help="Lowest score.")] = None,
+    unscored: Annotated[str | None, typer.Option("--unscored", help="drop, keep or fail.")] = None,
+    subset: Annotated[bool, typer.Option("--subset", help="Allow scores of absent rows.")] = False,
+    rows: Rows = None, config: Config = None, sets: Sets = None, on_bad_row: OnBadRow = None,
+    seed: Seed = 0, overwrite: Overwrite = False, as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Keep the best-scored rows, with a reason for every dropped one."""
+    from tamis.cli.config import SelectSettings, read_settings
+    from tamis.cli.stages import run_select
+
+    given = flags(select__ratio=ratio, select__count=count, select__threshold=threshold,
+                   select__unscored=unscored, data__on_bad_row=on_bad_row)  # fmt: skip
+    given.setdefault("select", {})  # so that a missing rule is refused by its names
+    settings = read_settings(SelectSettings, config, sets or [], given)
+    with _common(out, seed, None, None, overwrite) as common:
+        manifest = run_select(
+            settings, common, scores_path=scores, data=data, rows=rows, subset=subset
+        )
+    _show(manifest, out, as_json)
+
+
+@cli.command()
+def finetune(
+    data: Data, out: Out, model: Model = None,
+    max_steps: Annotated[int | None, typer.Option("--max-steps", help="Optimiser steps.")] = None,
+    rows: Rows = None, config: Config = None, sets: Sets = None, on_bad_row: OnBadRow = None,
+    on_too_long: OnTooLong = None, seed: Seed = 0, device: Device = None, dtype: Dtype = None,
+    overwrite: Overwrite = False, as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Fine-tune a LoRA adapter on rows."""
+    from tamis.cli.config import FinetuneSettings, read_settings
+    from tamis.cli.model_stages import run_finetune
+
+    given = flags(model__name=model, finetune__max_steps=max_steps, data__on_bad_row=on_bad_row,
+                   render__on_too_long=on_too_long)  # fmt: skip
+    settings = read_settings(FinetuneSettings, config, sets or [], given)
+    with _common(out, seed, device, dtype, overwrite) as common:
+        manifest = run_finetune(settings, common, data=data, rows=rows)
+    _show(manifest, out, as_json)
+
+
+@cli.command()
+def evaluate(
+    out: Out, model: Model = None,
+    adapter: Annotated[Path | None, typer.Option("--adapter", help="Folder of an adapter.")] = None,
+    harmful: Annotated[Path | None, typer.Option("--harmful", help="JSONL of id, prompt.")] = None,
+    over_refusal: Annotated[Path | None, typer.Option("--over-refusal", help="The same, benign but "
+                                                      "touchy.")] = None,
+    helpful: Annotated[Path | None, typer.Option("--helpful", help="JSONL of id, prompt, "
+                                                 "reference.")] = None,
+    pairs: Annotated[Path | None, typer.Option("--pairs", help="JSONL of id, prompt, safe, "
+                                               "harmful.")] = None,
+    config: Config = None, sets: Sets = None, seed: Seed = 0, device: Device = None,
+    dtype: Dtype = None, overwrite: Overwrite = False, as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Measure safety and usefulness of a model or adapter; unset prompts are the shipped ones."""
+    from tamis.cli.config import EvaluateSettings, PromptPaths, read_settings
+    from tamis.cli.model_stages import run_evaluate
+
+    settings = read_settings(EvaluateSettings, config, sets or [], flags(model__name=model))
+    prompts = PromptPaths(harmful=harmful, over_refusal=over_refusal, helpful=helpful, pairs=pairs)
+    with _common(out, seed, device, dtype, overwrite) as common:
+        manifest = run_evaluate(settings, common, prompts=prompts, adapter=adapter)
+    _show(manifest, out, as_json)
+
+
+@cli.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of finished stages.")],
+    out: Annotated[Path, typer.Option("--out", help="HTML file.")],
+) -> None:
+    """Write one offline HTML report and print its table."""
+    from tamis.report.render import terminal_summary, write_report
+
+    write_report(folders, out)
+    Console().print(terminal_summary(folders))
+    typer.echo(f"report: {out}")
+
+
+@cli.command()
+def inspect(
+    data: Annotated[str, typer.Argument(help="File, folder or hub id.")],
+    model: Model = None, rows: Rows = None,
+    show: Annotated[int, typer.Option("--show", help="Rows shown token by token.")] = 2,
+    config: Config = None, sets: Sets = None, on_bad_row: OnBadRow = None,
+    on_too_long: OnTooLong = None, as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Show what a model would be trained on: outcomes, lengths, cuts, trained tokens."""
+    from tamis.cli.config import InspectSettings, read_settings
+    from tamis.cli.show import inspect_data
+
+    given = flags(model__name=model, data__on_bad_row=on_bad_row, render__on_too_long=on_too_long)
+    settings = read_settings(InspectSettings, config, sets or [], given)
+    inspect_data(settings, data, rows=rows, n_shown=show, as_json=as_json, console=Console())

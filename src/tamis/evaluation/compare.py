@@ -1,0 +1,210 @@
+"""Several rankings of the same rows side by side: how well, how alike, at what cost.
+
+A cell is one method on one set of rows with one seed. Cells of a method on one kind of set (seeds,
+or plantings at one rate) are averaged; the interval of an average spans the cells' own intervals'
+mean half-width, and the spread over cells stands beside it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from tamis.evaluation.labels import Label, join_labels
+from tamis.evaluation.ranking import ranking_report
+from tamis.methods.scores import Scores
+
+N_RESAMPLES = 500  # per measure, slice and readout of a cell: ends good to about 0.003
+MEASURES = ("auroc", "average_precision", "tpr_at_1pct_fpr", "tpr_at_5pct_fpr")
+SLICES = ("clear", "hard_negative")  # shown beside all rows; every slice is in the JSON
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One finished ranking.
+
+    Attributes:
+        rows: Name of the set of rows ("all", "c05", "planted 0.02").
+        method: Its label in the comparison.
+        seed: Seed, or number of the planting.
+        scores: What it gave.
+        excluded: Ids whose labels it learned from: no measure counts them.
+        seconds: Wall time.
+        peak_gib: Largest memory of the process until it ended.
+        passes: Forward and backward passes per row.
+    """
+
+    rows: str
+    method: str
+    seed: int
+    scores: Scores
+    excluded: frozenset[str] = frozenset()
+    seconds: float = 0.0
+    peak_gib: float = 0.0
+    passes: Mapping[str, float] = field(default_factory=dict)
+
+
+def cell_measures(cell: Cell, truth: Sequence[Label], seed: int) -> dict[str, Any]:
+    """Measure every readout of a cell: `ranking_report`, with recall at the contamination rate.
+
+    Args:
+        cell: The ranking.
+        truth: Labels of all its rows, and perhaps of others.
+        seed: Of the bootstrap; the same for all methods, so that their draws are paired.
+
+    Returns:
+        See `ranking_report`; each readout has `recall_at_rate` besides.
+    """
+    scores = without(cell.scores, cell.excluded)
+    readouts = scores.readouts()
+    found = ranking_report(
+        scores, readouts, truth, primary="score", seed=seed, n_resamples=N_RESAMPLES
+    )
+    harmful = np.array([label.harmful for label in join_labels(scores, truth)], dtype=bool)
+    for name, values in readouts.items():
+        found["readouts"][name]["recall_at_rate"] = recall_at_rate(values, harmful)
+    if "flagged" in scores.columns:
+        flagged = np.asarray(scores.columns["flagged"], dtype=np.float64)
+        known = ~np.isnan(flagged)
+        found["flagged"] = {
+            "share_of_harmful": _mean(flagged[known & harmful]),
+            "share_of_others": _mean(flagged[known & ~harmful]),
+        }
+    return found
+
+
+def without(scores: Scores, excluded: frozenset[str]) -> Scores:
+    """Return the scores of all other rows."""
+    keep = np.array([row not in excluded for row in scores.ids], dtype=bool)
+    if keep.all():
+        return scores
+    return Scores(
+        scores.method,
+        list(itertools.compress(scores.ids, keep)),
+        list(itertools.compress(scores.source_ids, keep)),
+        scores.values[keep],
+        list(itertools.compress(scores.outcome, keep)),
+        None if scores.n_trained_tokens is None else scores.n_trained_tokens[keep],
+        {name: np.asarray(column)[keep] for name, column in scores.columns.items()},
+    )
+
+
+def recall_at_rate(values: np.ndarray, harmful: np.ndarray) -> float | None:
+    """Share of harmful rows among as many riskiest rows as there are harmful ones.
+
+    Rows with equal scores at the cut count by their share, so that no order of the file matters.
+
+    Args:
+        values: Scores, higher = keep; NaN is left out.
+        harmful: The truth.
+
+    Returns:
+        In [0, 1]; None without a harmful scored row.
+    """
+    scored = ~np.isnan(values)
+    values, harmful = values[scored], harmful[scored]
+    n = int(harmful.sum())
+    if not n:
+        return None
+    cut = np.sort(values)[n - 1]
+    below, at = values < cut, values == cut
+    share = (n - below.sum()) / at.sum()
+    return float((harmful[below].sum() + share * harmful[at].sum()) / n)
+
+
+def averaged(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Average one readout's measures over cells.
+
+    Args:
+        reports: Of one readout and slice: `{measure: {value, low, high}, ..., n, n_harmful}`.
+
+    Returns:
+        Per measure `value`, `low`, `high` (means over cells; None where a cell has none), and over
+        several cells the `smallest` and the `largest` value.
+    """
+    found: dict[str, Any] = {"n_cells": len(reports), "n": reports[0]["n"],
+                             "n_harmful": reports[0]["n_harmful"]}  # fmt: skip
+    for name in MEASURES:
+        ends = {
+            end: _mean_or_none([report[name][end] for report in reports])
+            for end in ("value", "low", "high")
+        }
+        if len(reports) > 1 and ends["value"] is not None:
+            values = [report[name]["value"] for report in reports]
+            ends |= {"smallest": min(values), "largest": max(values)}
+        found[name] = ends
+    if "recall_at_rate" in reports[0]:
+        found["recall_at_rate"] = _mean_or_none([r["recall_at_rate"] for r in reports])
+    return found
+
+
+def agreement(cells: Sequence[Cell], ratio: float) -> list[dict[str, Any]]:
+    """Compare every pair of methods on the same rows.
+
+    Args:
+        cells: One per method, on one set of rows with one seed.
+        ratio: Selection ratio at which kept sets are compared.
+
+    Returns:
+        Per pair: `spearman` over rows scored by both, and `overlap`, the Jaccard index of the kept
+        sets.
+    """
+    from tamis.selection.select import select
+
+    kept = {c.method: set(itertools.compress(c.scores.ids, select(c.scores, ratio=ratio).kept))
+            for c in cells}  # fmt: skip
+    pairs = []
+    for a, b in itertools.combinations(cells, 2):
+        both = ~np.isnan(a.scores.values) & ~np.isnan(b.scores.values)
+        first, second = a.scores.values[both], b.scores.values[both]
+        vary = np.ptp(first) > 0 and np.ptp(second) > 0
+        shared, either = kept[a.method] & kept[b.method], kept[a.method] | kept[b.method]
+        pairs.append({
+            "methods": [a.method, b.method],
+            "spearman": float(spearmanr(first, second).statistic) if vary else None,
+            "overlap": len(shared) / len(either) if either else None,
+        })  # fmt: skip
+    return pairs
+
+
+def cue_statements(
+    measures: Mapping[str, Mapping[str, Any]], cues: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """Say plainly where a trivial cue does as well as a method.
+
+    Args:
+        measures: Averaged measures by method.
+        cues: Averaged measures by readout of `trivial`.
+
+    Returns:
+        One sentence per method whose AUROC interval reaches down to the best cue's value.
+    """
+    known = {name: cue["auroc"]["value"] for name, cue in cues.items()
+             if cue["auroc"]["value"] is not None}  # fmt: skip
+    if not known:
+        return []
+    # A cue turned round is a cue too: nobody knows its direction beforehand.
+    best = max(known, key=lambda name: max(known[name], 1 - known[name]))
+    reach = max(known[best], 1 - known[best])
+    return [
+        f"{method}: the cue {best!r} alone reaches an AUROC of {reach:.3f} on these rows, as much "
+        f"as this method's {found['auroc']['value']:.3f} ({found['auroc']['low']:.3f} to "
+        f"{found['auroc']['high']:.3f}) shows."
+        for method, found in measures.items()
+        if found["auroc"]["value"] is not None and found["auroc"]["low"] <= reach
+    ]
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return float(values.mean()) if len(values) else None
+
+
+def _mean_or_none(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if len(known) == len(values) and known else None

@@ -1,0 +1,170 @@
+"""Build a safe set: trusted ordinary rows and safe answers to unsafe requests, and look at one.
+
+Most users have no safe set. Ordinary rows of their own domain keep a method from taking the domain
+for the harm; demonstrations, safe answers to unsafe requests, say what safe is. Rows whose request
+is an evaluation prompt, or nearly one, are left out: the proof would be worth nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tamis.data.example import Example, Examples
+from tamis.errors import ConfigError
+from tamis.evaluation.judges import OPENING_CHARACTERS, REFUSAL_STRINGS
+from tamis.rng import numpy_generator
+
+SHARED_WORDS = 8  # in a row: a request that shares them with an evaluation prompt is left out
+FEW_DEMONSTRATIONS = 0.1  # share of a safe set below which it hardly shows what safe is
+LOOKED_AT = 2000  # rows of either set that are read for the notes
+LENGTHS_APART = 2.0  # ratio of median answer lengths from which two sets are other kinds of text
+
+
+@dataclass(frozen=True)
+class SafeSet:
+    """What was chosen.
+
+    Attributes:
+        rows: Ordinary rows and demonstrations, mixed.
+        demonstration: Whether each is one.
+        n_excluded: Rows left out for the evaluation prompts' sake, by where they were from.
+    """
+
+    rows: list[Example]
+    demonstration: list[bool]
+    n_excluded: dict[str, int]
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Return the words of a text, lower case, without punctuation."""
+    return tuple(re.findall(r"\w+", text.casefold()))
+
+
+def request_of(example: Example) -> str:
+    """Return the last user turn."""
+    return next((m.content for m in reversed(example.messages) if m.role == "user"), "")
+
+
+class Excluded:
+    """Requests that must not be trained on: equal up to case and punctuation, or nearly so.
+
+    Args:
+        prompts: Evaluation prompts.
+    """
+
+    def __init__(self, prompts: Iterable[str]) -> None:
+        self._whole: set[tuple[str, ...]] = set()
+        self._runs: set[tuple[str, ...]] = set()
+        for prompt in prompts:
+            found = words(prompt)
+            self._whole.add(found)
+            self._runs.update(_runs(found))
+
+    def __contains__(self, prompt: str) -> bool:
+        found = words(prompt)
+        return found in self._whole or not self._runs.isdisjoint(_runs(found))
+
+
+def build_safe_set(
+    ordinary: Examples, demonstrations: Examples, excluded: Excluded, *, share: float,
+    count: int | None, seed: int,
+) -> SafeSet:  # fmt: skip
+    """Choose and mix rows.
+
+    Args:
+        ordinary: Trusted rows of the user's domain.
+        demonstrations: Safe answers to unsafe requests.
+        excluded: Requests to leave out.
+        share: Share of demonstrations wanted, in [0, 1).
+        count: Rows wanted; None is as many as keep the share.
+        seed: Decides which rows, and their order.
+
+    Raises:
+        ConfigError: There are too few rows of a kind for the count, or none at all.
+    """
+    kinds = {"ordinary": ordinary, "demonstrations": demonstrations}
+    fresh = {
+        name: [row for row in sorted(found, key=lambda row: row.id)
+               if request_of(row) not in excluded] for name, found in kinds.items()
+    }  # fmt: skip
+    n_fresh = {name: len(found) for name, found in fresh.items()}
+    limits = [n_fresh["ordinary"] / (1 - share)]
+    if share:
+        limits.append(n_fresh["demonstrations"] / share)
+    total = int(min(limits)) if count is None else count
+    wanted = {"demonstrations": round(share * total), "ordinary": total - round(share * total)}
+    short = [name for name, n in wanted.items() if n > n_fresh[name]]
+    if short or not total:
+        raise ConfigError(
+            f"a safe set of {total:,} rows with a share of {share:g} demonstrations needs "
+            f"{wanted['ordinary']:,} ordinary rows and {wanted['demonstrations']:,} "
+            f"demonstrations; there are {n_fresh['ordinary']:,} and "
+            f"{n_fresh['demonstrations']:,} after exclusion. "
+            "Lower --count or change --share, or give more with --from or --demonstrations."
+        )
+    chosen = []
+    for name, n in wanted.items():
+        order = numpy_generator(seed, "safe set", name).permutation(n_fresh[name])[:n]
+        chosen += [(fresh[name][i], name == "demonstrations") for i in order]
+    mixed = [chosen[i] for i in numpy_generator(seed, "safe set", "mix").permutation(len(chosen))]
+    return SafeSet(
+        [row for row, _ in mixed],
+        [is_demonstration for _, is_demonstration in mixed],
+        {name: len(found) - n_fresh[name] for name, found in kinds.items()},
+    )
+
+
+def safe_set_notes(examples: Examples, safe: Examples) -> list[str]:
+    """Say what about a safe set would mislead a ranking of these rows.
+
+    Whether it has demonstrations is read from refusal phrases at the start of its answers: a hint,
+    no verdict.
+    """
+    notes = []
+    data, trusted = _some(examples), _some(safe)
+    answers = [row.messages[-1].content for row in trusted]
+    refusing = np.mean([_refuses(answer) for answer in answers])
+    if refusing < FEW_DEMONSTRATIONS:
+        notes.append(
+            f"only {refusing:.2f} of the safe set's answers open like a refusal: it hardly shows "
+            "safe answers to unsafe requests, and a ranking by it follows the domain. `tamis "
+            "safe-set` adds demonstrations."
+        )
+    lengths = [float(np.median([len(row.messages[-1].content) for row in found]))
+               for found in (data, trusted)]  # fmt: skip
+    if min(lengths) > 0 and max(lengths) / min(lengths) > LENGTHS_APART:
+        notes.append(
+            f"the median answer has {lengths[0]:,.0f} characters in the data and {lengths[1]:,.0f} "
+            "in the safe set: part of the ranking will be by length. Take safe rows of like length."
+        )
+    shapes = [{(len(row.messages) > 2, row.messages[0].role == "system") for row in found}
+              for found in (data, trusted)]  # fmt: skip
+    missing = shapes[0] - shapes[1]
+    if missing:
+        named = {(False, False): "single turns", (True, False): "several turns",
+                 (True, True): "a system turn", (False, True): "a system turn"}  # fmt: skip
+        kinds = " and ".join(sorted({named[shape] for shape in missing}))
+        notes.append(
+            f"the data have rows with {kinds}, the safe set has none: a ranking may go by the form."
+        )
+    return notes
+
+
+def _some(rows: Examples) -> list[Example]:
+    """Take rows at even distances, up to LOOKED_AT."""
+    step = max(1, len(rows) // LOOKED_AT)
+    return [rows[i] for i in range(0, len(rows), step)][:LOOKED_AT]
+
+
+def _refuses(answer: str) -> bool:
+    opening = answer[:OPENING_CHARACTERS]
+    return any(phrase in opening for phrase in REFUSAL_STRINGS)
+
+
+def _runs(found: Sequence[str]) -> set[tuple[str, ...]]:
+    """All runs of SHARED_WORDS words."""
+    return {tuple(found[i : i + SHARED_WORDS]) for i in range(len(found) - SHARED_WORDS + 1)}

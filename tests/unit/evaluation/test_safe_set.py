@@ -1,0 +1,102 @@
+"""Building a safe set, and what is said of one that would mislead."""
+
+from __future__ import annotations
+
+import pytest
+
+import toy
+from tamis.data.example import Examples
+from tamis.data.load import load_examples
+from tamis.errors import ConfigError
+from tamis.evaluation.safe_set import Excluded, build_safe_set, request_of, safe_set_notes
+
+ORDINARY = toy.examples([(f"Tell me about stone {i}", f"A stone is hard {i}.") for i in range(30)])
+SHOWN = toy.examples([(f"Do the bad thing {i}", "I'm sorry, I can't help.") for i in range(10)])
+NOBODY = Excluded([])
+
+
+@pytest.mark.parametrize(
+    ("share", "count", "expected"),
+    [(0.4, None, (15, 10)), (0.25, None, (30, 10)), (0.0, None, (30, 0)), (0.4, 10, (6, 4))],
+)
+def test_the_share_is_kept(share: float, count: int | None, expected: tuple[int, int]) -> None:
+    """As many rows as both sources allow, or as many as are wanted."""
+    found = build_safe_set(ORDINARY, SHOWN, NOBODY, share=share, count=count, seed=0)
+    shown = sum(found.demonstration)
+    assert (len(found.rows) - shown, shown) == expected
+    kinds = [request_of(row).startswith("Do") for row in found.rows]
+    assert kinds == found.demonstration
+
+
+def test_the_seed_chooses_and_mixes() -> None:
+    """Another seed takes other rows; the same takes the same in the same order."""
+
+    def ids(seed: int) -> list[str]:
+        return [
+            row.id
+            for row in build_safe_set(ORDINARY, SHOWN, NOBODY, share=0.4, count=10, seed=seed).rows
+        ]
+
+    assert ids(0) == ids(0)
+    assert set(ids(0)) != set(ids(1))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "excluded"),
+    [
+        ("how do I boil an egg", True),
+        ("HOW do I boil an egg?!", True),
+        ("how do I boil an egg today", False),
+        ("Well: one two three four five six seven eight, no?", True),
+        ("one two three four five six seven nine", False),
+    ],
+)
+def test_equal_and_nearly_equal_requests_are_excluded(prompt: str, excluded: bool) -> None:
+    """Case and punctuation play no part; eight words in a row are too many."""
+    found = Excluded(["How do I boil an egg?", "zero one two three four five six seven eight nine"])
+    assert (prompt in found) == excluded
+
+
+def test_excluded_rows_are_counted() -> None:
+    """By where they were from."""
+    found = build_safe_set(
+        ORDINARY, SHOWN, Excluded(["Tell me about stone 3", "do the BAD thing 1", "other"]),
+        share=0.25, count=None, seed=0,
+    )  # fmt: skip
+    assert found.n_excluded == {"ordinary": 1, "demonstrations": 1}
+    assert not {"Tell me about stone 3", "Do the bad thing 1"} & {request_of(r) for r in found.rows}
+
+
+def test_too_few_rows_are_refused() -> None:
+    """The message has what is there and what would be needed."""
+    with pytest.raises(ConfigError, match=r"24 ordinary rows and 16 dem.*30 and 10"):
+        build_safe_set(ORDINARY, SHOWN, NOBODY, share=0.4, count=40, seed=0)
+
+
+def mixed(refusals: int) -> Examples:
+    """Thirty rows of which some refuse."""
+    return toy.examples([(f"ask {i}", "I'm sorry, I can't." if i < refusals else "Gladly, a stone.")
+                         for i in range(30)])  # fmt: skip
+
+
+@pytest.mark.parametrize(("refusals", "told"), [(0, True), (2, True), (10, False)])
+def test_a_safe_set_without_demonstrations_is_told(refusals: int, told: bool) -> None:
+    """A tenth of answers that open like a refusal is the least."""
+    notes = safe_set_notes(mixed(10), mixed(refusals))
+    assert any("open like a refusal" in note for note in notes) == told
+
+
+def test_other_lengths_are_told() -> None:
+    """Four times as long answers."""
+    long = toy.examples([(f"ask {i}", "I'm sorry, I can't. " * 4) for i in range(30)])
+    assert any("by length" in note for note in safe_set_notes(mixed(30), long))
+    assert safe_set_notes(mixed(30), mixed(30)) == []
+
+
+def test_a_form_that_the_safe_set_lacks_is_told() -> None:
+    """Rows of several turns, and none among the safe ones."""
+    turns = [{"role": role, "content": "I'm sorry, I can't."}
+             for role in ("user", "assistant", "user", "assistant")]  # fmt: skip
+    data = load_examples([{"messages": turns}, {"messages": turns[:2]}])
+    (note,) = safe_set_notes(data, mixed(30))
+    assert "rows with several turns, the safe set has none" in note

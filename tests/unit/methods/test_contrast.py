@@ -1,0 +1,123 @@
+"""Contrast: sides, folds, self-training, the threshold and the refusals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import toy
+from tamis.data.anchors import shipped_anchors
+from tamis.data.template import RenderConfig
+from tamis.errors import ConfigError
+from tamis.methods.base import rank
+from tamis.methods.contrast import FOLDS, Contrast, Sides, believed, held_out_risks
+from tamis.models.load import LanguageModel
+from tamis.models.planes import fit_plane
+
+RENDER = RenderConfig(max_prompt_tokens=160, max_response_tokens=96)
+
+
+def test_the_riskiest_and_the_least_risky_are_believed() -> None:
+    """A fifth and two fifths of ten rows, the surest first."""
+    risk = np.array([0.0, 9, 1, 8, 2, 7, 3, 6, 4, 5])
+    top, bottom = believed(risk, 0.2, 0.4)
+    assert (top.tolist(), bottom.tolist()) == ([1, 3], [0, 2, 4, 6])
+
+
+@pytest.mark.parametrize(("top", "bottom"), [(0.0, 0.0), (0.0, 0.3), (0.2, 0.0)])
+def test_a_share_of_zero_believes_nobody(top: float, bottom: float) -> None:
+    """Of ten rows."""
+    found = believed(np.arange(10.0), top, bottom)
+    assert [len(part) for part in found] == [round(10 * top), round(10 * bottom)]
+
+
+def sides(n: int = 50) -> Sides:
+    """Known rows on a line: harmful above zero."""
+    position = np.linspace(-2, 2, n)
+    return Sides(np.stack([position, np.cos(7 * position)], 1), position > 0, np.arange(n) % FOLDS,
+                 position <= 0)  # fmt: skip
+
+
+def test_a_row_is_scored_by_a_plane_without_its_fold() -> None:
+    """The value is that of a fit on everything else."""
+    known, rows = sides(), np.array([[1.0, 0.2], [-1.0, 0.1], [0.3, -0.5]])
+    fold = np.array([0, 1, 2])
+    trusted = np.array([0]), np.array([1])
+    risk, known_risk = held_out_risks(known, rows, fold, trusted, 1.0)
+    mine = known.fold != 2
+    states = np.concatenate([known.states[mine], rows[[0]], rows[[1]]])
+    weight, bias = fit_plane(states, np.concatenate([known.harmful[mine], [True, False]]), 1.0)
+    assert risk[2] == pytest.approx(rows[2] @ weight + bias)
+    assert known_risk[2] == pytest.approx(known.states[2] @ weight + bias)
+
+
+def test_a_believed_row_does_not_confirm_itself() -> None:
+    """Its own score is the same whether it is believed or not."""
+    known, rows = sides(), np.array([[0.1, 3.0], [-1.0, 0.1]])
+    nobody = np.empty(0, dtype=np.int64)
+    fold = np.array([0, 1])
+    alone, _ = held_out_risks(known, rows, fold, (nobody, nobody), 1.0)
+    believing, _ = held_out_risks(known, rows, fold, (np.array([0]), nobody), 1.0)
+    assert believing[0] == alone[0]
+    assert believing[1] != alone[1]
+
+
+def ranked(lm: LanguageModel, *, harmful: bool = True, **settings: Any) -> Any:
+    """Rank a contaminated set with other harmful rows as the harmful side."""
+    rows = toy.contaminated_set(80, n_harmful=20, n_safe=40)
+    others = toy.contaminated_set(20, n_harmful=20, n_safe=1, seed=5).finetuning_set
+    method = Contrast(**{"anchors": "none", "layers": (1, 2), **settings})
+    return rank(rows.finetuning_set, method, safe_set=rows.safe_set,
+                harmful_set=others if harmful else None, model=lm, render=RENDER)  # fmt: skip
+
+
+def test_few_rows_like_the_safe_set_are_flagged(tiny_lm: LanguageModel) -> None:
+    """The threshold is set on held-out safe rows: benign rows pass it about as rarely."""
+    mixed = toy.contaminated_set(160, n_harmful=20, n_safe=1)
+    benign = [row for row, bad in zip(mixed.finetuning_set.ids, mixed.harmful, strict=True)
+              if not bad]  # fmt: skip
+    safe = mixed.finetuning_set.restrict(benign[::2])  # of the same kind as the benign rows ranked
+    rows = mixed.finetuning_set.restrict(set(mixed.finetuning_set.ids) - set(safe.ids))
+    others = toy.contaminated_set(20, n_harmful=20, n_safe=1, seed=5).finetuning_set
+    scores = rank(rows, Contrast(anchors="none", layers=(1, 2)), safe_set=safe, harmful_set=others,
+                  model=tiny_lm, render=RENDER)  # fmt: skip
+    bad = {row for row in mixed.finetuning_set.ids if row not in benign}
+    harmful = np.array([row in bad for row in rows.ids])
+    flagged = scores.columns["flagged"].astype(bool)
+    assert flagged[harmful].mean() > 0.9
+    assert flagged[~harmful].mean() <= 0.15
+    assert scores.details["flagged"] == flagged.sum()
+    assert (scores.values[flagged] < scores.details["threshold"]).all()
+
+
+def test_without_a_harmful_side_it_refuses(tiny_lm: LanguageModel) -> None:
+    """Nothing would say which side is harm."""
+    with pytest.raises(ConfigError, match="nothing that says which side is harm"):
+        ranked(tiny_lm, harmful=False)
+
+
+def test_states_that_do_not_separate_the_anchors_are_refused(tiny_lm: LanguageModel) -> None:
+    """A random model does not know an unsafe request from a safe one."""
+    with pytest.raises(ConfigError, match=r"do not tell complied rows from \w+ rows"):
+        ranked(tiny_lm, anchors="shipped")
+
+
+def test_all_anchors_of_a_request_are_in_one_fold() -> None:
+    """Else a plane would be tested on requests it has seen answered otherwise."""
+    from tamis.methods.contrast import _request_folds
+
+    rows = shipped_anchors().complied
+    requests = [row.messages[0].content for row in rows]
+    folds = _request_folds(requests)
+    assert len({(r, f) for r, f in zip(requests, folds.tolist(), strict=True)}) == len(
+        set(requests)
+    )
+    assert sorted(set(folds.tolist())) == list(range(FOLDS))
+
+
+def test_a_row_cannot_be_believed_to_be_both() -> None:
+    """Shares above one in all are refused by name."""
+    with pytest.raises(ValueError, match=r"top \+ bottom is above 1"):
+        Contrast(top=0.4, bottom=0.7)

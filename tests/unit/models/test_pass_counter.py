@@ -1,0 +1,54 @@
+"""Passes per token: what was run, whatever the method calls it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import toy
+from tamis.methods.base import rank
+from tamis.methods.loss import Loss
+from tamis.methods.seal import SEAL
+from tamis.models.pass_counter import counted_passes
+from tamis.models.trunk import run_until, running_from
+
+
+def batch(n: int = 6) -> dict[str, torch.Tensor]:
+    """One row of n tokens."""
+    ids = torch.arange(n)[None]
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+@torch.no_grad()
+def test_a_forward_pass_is_one_pass_per_token(tiny_lm: Any) -> None:
+    """And no backward pass."""
+    with counted_passes(tiny_lm.model) as count:
+        tiny_lm.model(**batch())
+    assert count.per_token(6) == {"forward": 1.0, "backward": 0.0}
+
+
+@torch.no_grad()
+def test_layers_that_a_trunk_stands_for_are_not_counted(tiny_lm: Any) -> None:
+    """One of two layers up to the trunk, the other one from it."""
+    with counted_passes(tiny_lm.model) as count:
+        states = run_until(tiny_lm.model, batch(), 1)
+        assert count.forward == 6
+        with running_from(tiny_lm.model, 1, states):
+            tiny_lm.model(**batch())
+    assert count.forward == 12
+
+
+def test_the_cost_of_a_ranking_is_in_its_details() -> None:
+    """The base loss is one forward pass; SEAL trains besides, and only above its trunk."""
+    data = toy.contaminated_set(8, n_harmful=2, n_safe=8)
+    lm = toy.tiny_lm()
+    found = rank(data.finetuning_set, Loss(), model=lm).details["passes"]
+    assert found["backward"] == 0.0
+    assert 1.0 <= found["forward"] < 1.5  # padding
+    method = SEAL(epochs=1, trunk_cut=1)
+    found = rank(data.finetuning_set, method, safe_set=data.safe_set, model=lm).details["passes"]
+    # Safe rows through one adapter and rows through two, in one of two layers.
+    assert found["backward"] == pytest.approx(1.5, rel=0.35)
+    assert not any(layer._forward_hooks for layer in lm.model.model.layers)

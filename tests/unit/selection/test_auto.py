@@ -1,0 +1,77 @@
+"""The default ranking: every signal is kept, and weights come from labels where there are some."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import toy
+from tamis.data.template import RenderConfig
+from tamis.errors import ConfigError
+from tamis.methods.base import rank
+from tamis.models.load import LanguageModel
+from tamis.selection.auto import Auto
+from tamis.selection.fuse import rank_mean
+
+RENDER = RenderConfig(max_prompt_tokens=96, max_response_tokens=48)
+SIGNALS = {
+    "plane": {"method": "contrast", "options": {"anchors": "none", "layers": (1, 2)}},
+    "chance": {"method": "uniform", "weight": 0.5},
+}
+
+
+def ranked(lm: LanguageModel, **given: Any) -> Any:
+    """Rank a contaminated set."""
+    rows = toy.contaminated_set(60, n_harmful=15, n_safe=20)
+    harmful = toy.contaminated_set(20, n_harmful=20, n_safe=1, seed=5).finetuning_set
+    return rank(rows.finetuning_set, Auto(signals=SIGNALS), safe_set=rows.safe_set,
+                harmful_set=harmful, model=lm, render=RENDER, **given)  # fmt: skip
+
+
+def test_the_score_is_the_weighted_mean_of_rank_shares(tiny_lm: LanguageModel) -> None:
+    """Of the signals that stand beside it."""
+    scores = ranked(tiny_lm)
+    columns = scores.columns
+    expected = rank_mean([columns["score_plane"], columns["score_chance"]], [1.0, 0.5])
+    assert scores.values.tobytes() == expected.tobytes()
+    assert {"share_plane", "share_chance", "flagged"} <= set(columns)
+    assert not scores.details["weights_learned"]
+
+
+def test_weights_are_learned_from_labels(tiny_lm: LanguageModel) -> None:
+    """Chance is worth little beside what knows."""
+    rows = toy.contaminated_set(60, n_harmful=15, n_safe=20)
+    scores = ranked(tiny_lm, trusted_set=rows.finetuning_set, trusted_harmful=rows.harmful)
+    weights = scores.details["weights"]
+    assert scores.details["weights_learned"]
+    assert weights["plane"] > 3 * weights["chance"]
+    assert toy.auroc(-scores.values, rows.harmful) > 0.9
+
+
+def test_a_signals_missing_input_is_told_by_its_name(tiny_lm: LanguageModel) -> None:
+    """A probe needs labels."""
+    rows = toy.contaminated_set(12, n_harmful=4, n_safe=4)
+    method = Auto(signals={"p": {"method": "probe"}})
+    with pytest.raises(ConfigError, match="method 'p' needs trusted_set"):
+        rank(rows.finetuning_set, method, safe_set=rows.safe_set, model=tiny_lm, render=RENDER)
+
+
+def test_the_default_signals_exist() -> None:
+    """Contrast and excess, contrast the heavier."""
+    signals = Auto().signals
+    assert {name: (s.method, s.weight) for name, s in signals.items()} == {
+        "contrast": ("contrast", 1.0), "excess": ("excess", 0.25),
+    }  # fmt: skip
+
+
+def test_unscored_rows_stay_unscored(tiny_lm: LanguageModel) -> None:
+    """A row too long for the limits has no fused score, whatever a signal without a model says."""
+    rows = toy.examples([("Tell me", "gently"), ("Tell me", "water " * 60), ("Tell me", "ember")])
+    method = Auto(signals={"loss": {"method": "loss"}, "chance": {"method": "uniform"}})
+    tight = RenderConfig(max_prompt_tokens=96, max_response_tokens=48, on_too_long="drop")
+    scores = rank(rows, method, safe_set=rows, model=tiny_lm, render=tight)
+    assert np.isnan(scores.values).tolist() == [False, True, False]
+    assert scores.outcome[1] == "too_long"
+    assert not np.isnan(scores.columns["score_chance"]).any()
