@@ -47,6 +47,7 @@ QUICK: Mapping[str, Mapping[str, Any]] = {
     "excess": {"steps": 4, "batch_size": 2, "trunk_cut": 1, "learning_rate": 1e-2,
                "checkpoint_every_steps": 2},
     "probe": {"layers": (1, 2), "strengths": (0.01, 0.1)},
+    "saft": {"min_margin": 0.0},  # twelve rows cannot tell a direction's side
     "seal": TINY_SEAL,
 }  # fmt: skip
 PUBLISHED: Mapping[str, Any] = {
@@ -57,6 +58,7 @@ PUBLISHED: Mapping[str, Any] = {
 CASES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     **{name: (name, QUICK.get(name, {})) for name in METHODS},
     "dsir-harmful": ("dsir", {"against": "harmful_set", "text": "response"}),
+    "saft-published": ("saft", {"preset": "published"}),
     "seal-published": ("seal", {**QUICK["seal"], **PUBLISHED}),
     "excess-crossfit": ("excess", {**QUICK["excess"], "against": "crossfit", "first_tokens": 4}),
     "excess-harmful": ("excess", {**QUICK["excess"], "against": "harmful", "strata": "length"}),
@@ -79,6 +81,7 @@ ENOUGH_TO_LEARN: Mapping[str, Mapping[str, Any]] = {
         "trunk_cut": 0,
         "lora": {"targets": EVERYWHERE},
     },
+    "saft": {"min_margin": 3.0},
     "seal": {"epochs": 3, "trunk_cut": 0, "lora": {"targets": EVERYWHERE}},
 }
 RENDER = RenderConfig(max_prompt_tokens=96, max_response_tokens=48, on_too_long="drop")

@@ -16,6 +16,7 @@ METHODS: dict[str, str] = {
     "excess": "tamis.methods.excess:Excess",
     "loss": "tamis.methods.loss:Loss",
     "probe": "tamis.methods.probe:Probe",
+    "saft": "tamis.methods.saft:SAFT",
     "seal": "tamis.methods.seal:SEAL",
     "trivial": "tamis.methods.trivial:Trivial",
     "uniform": "tamis.methods.uniform:Uniform",

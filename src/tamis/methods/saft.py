@@ -1,0 +1,297 @@
+"""SAFT: rows along the top singular directions of the set are harmful (Choi, Du, Li 2024).
+
+Notation: e_i hidden state of row i under the model before fine-tuning (n rows, D dimensions), Z
+the centred states, p_ij = <z_i, v_j> the projections, lam the harmful share.
+
+Published:  Z = E - mean(E) = U S V^T,   risk_i = (1/k) sum_{j<=k} p_ij^2   (times s_j on demand)
+
+The square drops the sign of v_j. What remains is the distance of the two groups from the common
+mean, (1-lam) Delta and -lam Delta: harmful rows stand out while they are few, and there is no
+signal at lam = 1/2. Repaired:
+
+    r_i = e_i - B^T [1, log n_prompt, log n_response, turns]     nuisances taken out (least squares)
+    z_i = W r_i,   W = Cov(r over the safe set)^(-1/2)           with a safe set; Ledoit-Wolf
+    risk_i = sum_{j<=k} sgn_j p_ij / sd_j                        signed
+
+sgn_j is found without labels (tamis.models.directions): by the safe set where that tells, else by
+skewness. Directions without a sign are left out, and without any the ranking is refused. Of several
+layers the one with the surest direction is taken: by the safe set before skewness, then by margin.
+
+Source: arXiv:2410.10014, Sec. 4 and App. A; no code was released.
+Differs: score = -risk (higher = keep); k and layer are not chosen on labels; the decomposition is
+exact, in float64. All of `repaired` is ours. Sources of rows are audited, and taken out on demand
+only: where one source holds all harmful rows, that would hide them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from tamis.data.nuisances import (
+    NUMBERS,
+    SOURCE,
+    Facts,
+    Nuisance,
+    audit_notes,
+    nuisance_audit,
+    nuisance_columns,
+    row_facts,
+)
+from tamis.data.rendered import RenderedRows
+from tamis.errors import ConfigError, NoTrainedTokensError
+from tamis.methods.base import Method, RankingInputs
+from tamis.methods.scores import Scores
+from tamis.models.directions import (
+    LEAST_ROWS,
+    LEAST_SHARE,
+    Orientation,
+    Rule,
+    gap_notes,
+    nuisance_fit,
+    orient,
+    orientation_notes,
+    residualise,
+    right_singular_vectors,
+    whitening,
+)
+from tamis.models.lora import layer_count
+
+PUBLISHED_NOTE = (
+    "The squared score has no sign: what lies far from the mean is taken for harmful, which holds "
+    "while harmful rows are well below half of the set and differ more than anything else does."
+)
+Reading = Literal[
+    "response_mean", "response_first", "response_last", "prompt_last", "response_minus_prompt"
+]
+
+
+def centre(activations: Tensor) -> Tensor:
+    """Z = E - mean(E) (n x D)."""
+    return activations - activations.mean(0)
+
+
+def squared_scores(projections: Tensor, weights: Tensor | None = None) -> Tensor:
+    """risk_i = (1/k) sum_j w_j p_ij^2 >= 0 of projections (n x k); the sign of v_j is irrelevant.
+
+    Source: arXiv:2410.10014, Sec. 4; weights w (k) = s are those of HaloScope, default 1.
+    """
+    squares = projections**2
+    return (squares if weights is None else squares * weights).mean(1)
+
+
+def signed_scores(projections: Tensor, signs: Tensor) -> Tensor:
+    """risk_i = sum_j sgn_j p_ij / sd_j of projections (n x k); a sign of 0 leaves j out."""
+    return (projections / projections.std(0, correction=0) * signs).sum(1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """The usable rows of a set, by id."""
+
+    rows: RenderedRows
+    places: list[int]
+    facts: Facts
+    columns: Tensor  # nuisances to take out, n x Q
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """What one layer gives: p (n x k), all variances s_j^2 / n, and the sides of k directions."""
+
+    depth: int
+    projections: Tensor
+    variances: Tensor
+    removed: float  # share of the states' variance that the nuisances explain
+    found: list[Orientation]
+
+    @property
+    def surest(self) -> Orientation:
+        """The direction whose side is known best."""
+        return max(self.found, key=lambda one: one.sureness)
+
+
+class SAFT(Method):
+    """Rank by minus the projection on the set's top singular directions (higher = keep).
+
+    Source: Choi, Du, Li 2024, arXiv:2410.10014, Sec. 4; see the module's docstring.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"model"})
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "repaired": {"mode": "repaired"},
+        "published": {"mode": "published", "reading": "prompt_last", "layers": (0.5,),
+                      "nuisances": (), "whiten": False},
+    }  # fmt: skip
+
+    preset: Literal["repaired", "published"] | None = None
+    """Recorded name of the preset the values came from."""
+    mode: Literal["repaired", "published"] = "repaired"
+    """Signed projections without nuisances, or squared ones; each brings its preset's values."""
+    reading: Reading = "response_mean"
+    """Position of the hidden state. `prompt_last` sees the prompt only; `response_minus_prompt` is
+    response_mean - prompt_last."""
+    layers: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        (0.25, 0.5, 0.75, 1.0), min_length=1
+    )
+    """Depths to choose from, as shares of the model's layers; `published` takes one."""
+    n_directions: int = Field(1, ge=1, le=50)
+    """k in the paper."""
+    weighting: Literal["none", "sigma"] = "none"
+    """Weights of the squares (`published`): 1, or the singular value."""
+    nuisances: tuple[Nuisance, ...] = NUMBERS
+    """What is taken out of the states first (`repaired`); lengths as log of tokens."""
+    source_key: str = SOURCE
+    """Field of a record that names its source; where there is none, the file is the source."""
+    whiten: bool = True
+    """Divide by the safe set's covariance, when a safe set is given (`repaired`)."""
+    sign: Rule = "auto"
+    """What orients a direction (`repaired`): auto is the safe set where it tells, else skewness."""
+    min_margin: float = Field(3.0, ge=0)
+    """Least margin of a sign, in standard errors (`repaired`)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_mode(cls, values: Any) -> Any:
+        mode = values.get("mode") if isinstance(values, Mapping) else None
+        return {**cls.presets.get(mode, {}), **values} if mode else values
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SAFT:
+        repairs = self.nuisances or self.whiten or self.sign != "auto" or len(self.layers) != 1
+        if self.mode == "published" and repairs:
+            raise ValueError(
+                "mode=published takes one of layers, and neither nuisances, whiten nor sign: they "
+                "belong to mode=repaired"
+            )
+        if self.mode == "repaired" and self.weighting != "none":
+            raise ValueError("weighting belongs to mode=published")
+        return self
+
+    def rank(self, inputs: RankingInputs) -> Scores:
+        """Score every row; unusable rows are NaN with their outcome.
+
+        Raises:
+            NoTrainedTokensError: A set has no usable row.
+            ConfigError: Too few rows or directions, or none whose harmful side is known.
+        """
+        repaired = self.mode == "repaired"
+        if self.sign == "safe_set" and inputs.safe_set is None:
+            raise ConfigError("sign=safe_set needs a safe set: give --safe-set or sign=skewness.")
+        pool = self._part(inputs, "finetuning_set")
+        use_safe = repaired and inputs.safe_set is not None
+        safe = self._part(inputs, "safe_set", pool.facts) if use_safe else None
+        n_layers = layer_count(inputs.features.lm.model)
+        depths = sorted({max(1, round(share * n_layers)) for share in self.layers})
+        names = [name for depth in depths for name in self._features(depth)]
+        for part in filter(None, (pool, safe)):
+            inputs.features.ensure(part.rows, names, inputs.progress("hidden states"))
+        tried = [self._layer(inputs, depth, pool, safe) for depth in depths]
+        best = max(tried, key=lambda layer: layer.surest.sureness)
+        if repaired and not best.surest.sign:
+            found = "; ".join(f"layer {layer.depth} {layer.surest}" for layer in tried)
+            raise ConfigError(
+                f"saft finds no direction whose harmful side is known: {found}; "
+                f"min_margin is {self.min_margin:g}. Give a safe set that resembles the harmless "
+                "rows (--safe-set), more rows, or another reading or layers."
+            )
+        sigma = (best.variances[: self.n_directions] * len(pool.places)).sqrt()
+        risks = {"squared": squared_scores(
+            best.projections, sigma if self.weighting == "sigma" else None
+        )}  # fmt: skip
+        if repaired:
+            signs = torch.tensor([one.sign for one in best.found])
+            risks["signed"] = signed_scores(best.projections, signs)
+        return self._scores(inputs, pool, tried, best, risks)
+
+    def _part(self, inputs: RankingInputs, which: str, pool: Facts | None = None) -> Part:
+        rows, examples = inputs.rendered(which), getattr(inputs, which)
+        places = sorted(np.flatnonzero(rows.usable).tolist(), key=rows.ids.__getitem__)
+        if not places:
+            raise NoTrainedTokensError(
+                f"none of the {len(rows)} rows of the {which} has a trained token "
+                f"({rows.counts()}). Raise render.max_prompt_tokens and render.max_response_tokens."
+            )
+        if len(places) < LEAST_ROWS:
+            raise ConfigError(f"{which} has {len(places)} usable rows: give {LEAST_ROWS} or more.")
+        facts = row_facts(examples, rows, places, self.source_key)
+        columns = nuisance_columns(facts, pool or facts, self.nuisances)
+        return Part(rows, places, facts, torch.from_numpy(columns))
+
+    def _features(self, depth: int) -> list[str]:
+        difference = self.reading == "response_minus_prompt"
+        readings = ["response_mean", "prompt_last"] if difference else [self.reading]
+        return [f"state:{depth}:{reading}" for reading in readings]
+
+    def _states(self, inputs: RankingInputs, depth: int, part: Part) -> Tensor:
+        """Hidden states of the usable rows, by id (float64, n x D)."""
+        first, *rest = [inputs.features.states(part.rows, name)[part.places].double()
+                        for name in self._features(depth)]  # fmt: skip
+        return first - rest[0] if rest else first
+
+    def _layer(self, inputs: RankingInputs, depth: int, pool: Part, safe: Part | None) -> Layer:
+        """Decompose one layer and orient its directions."""
+        states, k = self._states(inputs, depth, pool), self.n_directions
+        fitted = nuisance_fit(states, pool.columns)
+        left, rest = residualise(states, pool.columns, fitted), None
+        removed = 1 - float(left.square().sum() / centre(states).square().sum())
+        same = left.square().sum() <= LEAST_SHARE * states.square().sum()
+        if safe is not None:
+            rest = residualise(self._states(inputs, depth, safe), safe.columns, fitted)
+            if self.whiten and not same:
+                whitener = whitening(rest, left)
+                left, rest = left @ whitener, rest @ whitener
+        vectors, variances = right_singular_vectors(left, k)
+        if same or len(variances) < k or variances[k - 1] <= LEAST_SHARE * variances[0]:
+            raise ConfigError(
+                f"after layer {depth} the {len(left)} rows differ in fewer than {k} directions: "
+                "lower n_directions, give more rows, or take another reading."
+            )
+        found = [
+            orient(left @ v, None if rest is None else rest @ v, rule=self.sign,
+                   min_margin=self.min_margin)
+            for v in vectors.T
+        ]  # fmt: skip
+        return Layer(depth, left @ vectors, variances, removed, found)
+
+    def _scores(
+        self, inputs: RankingInputs, pool: Part, tried: list[Layer], best: Layer,
+        risks: Mapping[str, Tensor],
+    ) -> Scores:  # fmt: skip
+        """Put scores, projections and the audit together."""
+        columns = {f"score_{name}": -risk for name, risk in risks.items()}
+        columns |= {f"projection_{j + 1}": p for j, p in enumerate(best.projections.T)}
+        whole = np.full((len(columns), len(pool.rows)), np.nan)
+        whole[:, pool.places] = torch.stack(list(columns.values())).numpy()
+        table = dict(zip(columns, whole, strict=True))
+        main, ahead = list(risks)[-1], best.variances[: self.n_directions + 1]
+        audits = {f"direction {j + 1}": nuisance_audit(p.numpy(), pool.facts)
+                  for j, p in enumerate(best.projections.T)}  # fmt: skip
+        audits["score"] = nuisance_audit(-risks[main].numpy(), pool.facts)
+        notes = gap_notes(ahead, len(pool.places))
+        notes += [PUBLISHED_NOTE] if main == "squared" else orientation_notes(best.found)
+        return Scores(
+            method="saft",
+            ids=inputs.finetuning_set.ids,
+            source_ids=inputs.finetuning_set.source_ids,
+            values=table[f"score_{main}"],
+            outcome=[str(outcome) for outcome in pool.rows.column("outcome")],
+            n_trained_tokens=pool.rows.column("n_trained_tokens"),
+            columns=table,
+            details={
+                "layer": best.depth,
+                "layers": {str(layer.depth): dataclasses.asdict(layer.surest) for layer in tried},
+                "directions": [dataclasses.asdict(one) for one in best.found],
+                "variances": ahead.tolist(),
+                "gaps": (1 - ahead[1:] / ahead[:-1]).tolist(),
+                "variance_removed": best.removed,
+                "nuisances": audits,
+                "notes": [*notes, *audit_notes(audits)],
+            },
+        )
