@@ -49,6 +49,7 @@ QUICK: Mapping[str, Mapping[str, Any]] = {
     "probe": {"layers": (1, 2), "strengths": (0.01, 0.1)},
     "saft": {"min_margin": 0.0},  # twelve rows cannot tell a direction's side
     "seal": TINY_SEAL,
+    "gradient": {"use_sets": True},
 }  # fmt: skip
 PUBLISHED: Mapping[str, Any] = {
     "algorithm": "memory_efficient", "selector_optimizer": "adam", "selector_learning_rate": 5e-3,
@@ -59,6 +60,7 @@ CASES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     **{name: (name, QUICK.get(name, {})) for name in METHODS},
     "dsir-harmful": ("dsir", {"against": "harmful_set", "text": "response"}),
     "saft-published": ("saft", {"preset": "published"}),
+    "gradient-anchors": ("gradient", {"variant": "he", "anchors_per_set": 2, "trunk_cut": 1}),
     "seal-published": ("seal", {**QUICK["seal"], **PUBLISHED}),
     "excess-crossfit": ("excess", {**QUICK["excess"], "against": "crossfit", "first_tokens": 4}),
     "excess-harmful": ("excess", {**QUICK["excess"], "against": "harmful", "strata": "length"}),

@@ -14,6 +14,7 @@ METHODS: dict[str, str] = {
     "contrast": "tamis.methods.contrast:Contrast",
     "dsir": "tamis.methods.dsir:DSIR",
     "excess": "tamis.methods.excess:Excess",
+    "gradient": "tamis.methods.gradient:Gradient",
     "loss": "tamis.methods.loss:Loss",
     "probe": "tamis.methods.probe:Probe",
     "saft": "tamis.methods.saft:SAFT",
