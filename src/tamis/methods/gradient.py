@@ -116,7 +116,7 @@ class Gradient(Method):
     use_sets: bool = False
     """Take the harmful set as `complied` and the safe set as `refused`, instead of anchors."""
     anchors_per_set: int = Field(100, ge=1)
-    """Rows of each set of anchors that count: those with the lowest ids."""
+    """Rows of each set of anchors that count: of the usable ones, those with the lowest ids."""
     anchor_tokens: int | None = Field(10, ge=1)
     """Response tokens of an anchor that count, from the first on; None is all of them."""
     lora_rank: int = Field(16, ge=1)
@@ -198,7 +198,7 @@ class Gradient(Method):
         )  # fmt: skip
 
     def _anchors(self, inputs: RankingInputs) -> dict[str, RenderedRows]:
-        """Render the sets of anchors that there are, cut to what counts."""
+        """Render the sets of anchors that there are; only what counts of them."""
         if self.use_sets:
             given = {HARMFUL_SET: inputs.harmful_set, "refused": inputs.safe_set}
             examples = {name: found for name, found in given.items() if found is not None}
@@ -218,19 +218,19 @@ class Gradient(Method):
             # The user's policy is for the user's rows: an anchor that is too long still counts.
             limits = inputs.render.model_copy(update={"on_too_long": "truncate"})
         assert inputs.model is not None, "checked before"
-        rendered = {}
-        for name, found in examples.items():
-            chosen = found.restrict(sorted(found.ids)[: self.anchors_per_set])
-            rendered[name] = self._shortened(render(chosen, inputs.model.tokenizer, limits))
-        return rendered
+        return {
+            name: self._counting(render(found, inputs.model.tokenizer, limits))
+            for name, found in examples.items()
+        }
 
-    def _shortened(self, rows: RenderedRows) -> RenderedRows:
-        if self.anchor_tokens is None:
-            return rows
-        n = self.anchor_tokens
-        return RenderedRows.from_rows(
-            ((opening_of(row, n), None, False) for row in rows), rows.facts
-        )
+    def _counting(self, rows: RenderedRows) -> RenderedRows:
+        """Return the anchors of a set that count, each cut to what counts of it."""
+        order = sorted(np.flatnonzero(rows.usable).tolist(), key=rows.ids.__getitem__)
+        if not order:
+            return rows  # they tell why none is usable
+        chosen = (rows[index] for index in order[: self.anchors_per_set])
+        cut = (opening_of(row, self.anchor_tokens or row.n_trained_tokens) for row in chosen)
+        return RenderedRows.from_rows(((row, None, False) for row in cut), rows.facts)
 
     def _check(self, names: list[str], lengths: Float64, cosines: Float64) -> None:
         """Refuse anchors that have no direction, or one direction for both sides."""

@@ -233,6 +233,19 @@ def test_only_the_lowest_ids_of_a_set_count(tiny_lm: LanguageModel) -> None:
     assert found.values.tobytes() == expected.values.tobytes()
 
 
+def test_an_anchor_that_is_too_long_takes_no_place(tiny_lm: LanguageModel) -> None:
+    """However low its id, the usable ones with the lowest ids count."""
+    inputs = inputs_for(tiny_lm)
+    assert inputs.safe_set is not None
+    records = [{"messages": [dataclasses.asdict(m) for m in row.messages]}
+               for row in inputs.safe_set]  # fmt: skip
+    longer = [{"prompt": f"Tell me {i}", "completion": "water " * 60} for i in range(8)]
+    more = load_examples([*longer, *records])
+    assert sorted(more.ids)[:2] != sorted(inputs.safe_set.ids)[:2]
+    found = ranked(dataclasses.replace(inputs, safe_set=more), anchors_per_set=2)
+    assert found.values.tobytes() == ranked(inputs, anchors_per_set=2).values.tobytes()
+
+
 def test_the_shipped_anchors_need_no_sets(tiny_lm: LanguageModel) -> None:
     """All five sets take part, whatever the user's policy does to long rows."""
     inputs = inputs_for(tiny_lm, safe_set=None, harmful_set=None)
