@@ -40,7 +40,7 @@ TINY_SEAL: Mapping[str, Any] = {
 QUICK: Mapping[str, Mapping[str, Any]] = {
     "amortized": {"teacher": "seal", "teacher_options": TINY_SEAL, "layers": (1, 2), "folds": 3},
     "auto": {"signals": {
-        "contrast": {"method": "contrast", "options": {"anchors": "none", "layers": (1, 2)}},
+        "contrast": {"method": "contrast", "options": {"anchors": "none", "layers": [1, 2]}},
         "loss": {"method": "loss", "weight": 0.25},
     }},
     "contrast": {"anchors": "none", "layers": (1, 2)},

@@ -52,8 +52,8 @@ def pyproject() -> dict[str, Any]:
 
 
 def test_every_method_file_is_a_method() -> None:
-    """A file in methods/ has its line in METHODS, and the other way round."""
-    assert sorted(METHODS) == METHOD_FILES
+    """A file in methods/ has its line in METHODS, and the other way round, but for the fusion."""
+    assert sorted(set(METHODS) - {"auto"}) == METHOD_FILES
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))

@@ -71,9 +71,9 @@ class Auto(Method):
             found[name] = method.rank(mine)
         ranks = {name: shares(scores.values) for name, scores in found.items()}
         weights = {name: signal.weight for name, signal in self.signals.items()}
-        learned = inputs.trusted_set is not None
-        if inputs.trusted_set is not None:
-            weights = self._learned(inputs, ranks)
+        labelled = self._labelled(inputs, ranks)
+        if labelled is not None:
+            weights = labelled
         used = [name for name in found if weights[name] > 0]
         values = rank_mean([found[name].values for name in used], [weights[name] for name in used])
         rows = inputs.rendered()
@@ -90,7 +90,7 @@ class Auto(Method):
                 **({"flagged": flags[0]} if flags else {}),
             },
             details={
-                "weights": weights, "weights_learned": learned,
+                "weights": weights, "weights_learned": labelled is not None,
                 "signals": {name: {key: value for key, value in scores.details.items()
                                    if key != "notes"} for name, scores in found.items()},
                 "notes": [f"{name}: {note}" for name, scores in found.items()
@@ -99,16 +99,21 @@ class Auto(Method):
         )  # fmt: skip
 
     @staticmethod
-    def _learned(inputs: RankingInputs, ranks: dict[str, np.ndarray]) -> dict[str, float]:
-        """Weights from the labelled rows that were ranked and have all signals."""
-        assert inputs.trusted_set is not None
-        assert inputs.trusted_harmful is not None
+    def _labelled(inputs: RankingInputs, ranks: dict[str, np.ndarray]) -> dict[str, float] | None:
+        """Weights from labelled rows that were ranked and have all signals; None without any.
+
+        Labels of other rows are for signals that learn from them: their ranks are not known.
+        """
+        if inputs.trusted_set is None or inputs.trusted_harmful is None:
+            return None
         place = {row: i for i, row in enumerate(inputs.finetuning_set.ids)}
         pairs = sorted(
             (row, bool(bad))
             for row, bad in zip(inputs.trusted_set.ids, inputs.trusted_harmful, strict=True)
             if row in place and not any(np.isnan(values[place[row]]) for values in ranks.values())
         )
+        if not pairs:
+            return None
         rows = [place[row] for row, _ in pairs]
         weights = learned_weights(
             [values[rows] for values in ranks.values()], np.array([bad for _, bad in pairs], bool)

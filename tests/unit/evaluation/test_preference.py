@@ -44,7 +44,8 @@ def test_margin_of_openings_is_the_difference_of_their_mean_losses(make_lm: Make
             for texts in (OPENINGS.refusals, OPENINGS.compliant)
         )  # fmt: skip
         assert margin.id == prompt.id
-        assert margin.value == pytest.approx(compliant - refusals, rel=1e-5)
+        # Batches of other widths: float32 rounds losses of six nats to some 5e-7.
+        assert margin.value == pytest.approx(compliant - refusals, abs=2e-6)
 
 
 def test_margin_of_a_pair_counts_the_end_of_the_turn(make_lm: MakeLm) -> None:

@@ -50,6 +50,14 @@ def test_weights_are_learned_from_labels(tiny_lm: LanguageModel) -> None:
     assert toy.auroc(-scores.values, rows.harmful) > 0.9
 
 
+def test_labels_of_rows_that_were_not_ranked_weigh_nothing(tiny_lm: LanguageModel) -> None:
+    """Their ranks are not known, so the given weights stay."""
+    others = toy.contaminated_set(20, n_harmful=8, n_safe=1, seed=7)
+    scores = ranked(tiny_lm, trusted_set=others.finetuning_set, trusted_harmful=others.harmful)
+    assert not scores.details["weights_learned"]
+    assert scores.details["weights"] == {"plane": 1.0, "chance": 0.5}
+
+
 def test_a_signals_missing_input_is_told_by_its_name(tiny_lm: LanguageModel) -> None:
     """A probe needs labels."""
     rows = toy.contaminated_set(12, n_harmful=4, n_safe=4)
