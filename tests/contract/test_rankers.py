@@ -50,6 +50,7 @@ QUICK: Mapping[str, Mapping[str, Any]] = {
     "saft": {"min_margin": 0.0},  # twelve rows cannot tell a direction's side
     "seal": TINY_SEAL,
     "gradient": {"use_sets": True},
+    "direction": {"use_sets": True},
 }  # fmt: skip
 PUBLISHED: Mapping[str, Any] = {
     "algorithm": "memory_efficient", "selector_optimizer": "adam", "selector_learning_rate": 5e-3,
@@ -61,6 +62,8 @@ CASES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "dsir-harmful": ("dsir", {"against": "harmful_set", "text": "response"}),
     "saft-published": ("saft", {"preset": "published"}),
     "gradient-anchors": ("gradient", {"variant": "he", "anchors_per_set": 2, "trunk_cut": 1}),
+    "direction-anchors": ("direction", {}),
+    "direction-datashield": ("direction", {"variant": "datashield", "use_sets": True}),
     "seal-published": ("seal", {**QUICK["seal"], **PUBLISHED}),
     "excess-crossfit": ("excess", {**QUICK["excess"], "against": "crossfit", "first_tokens": 4}),
     "excess-harmful": ("excess", {**QUICK["excess"], "against": "harmful", "strata": "length"}),

@@ -12,6 +12,7 @@ METHODS: dict[str, str] = {
     "amortized": "tamis.methods.amortized:Amortized",
     "auto": "tamis.selection.auto:Auto",
     "contrast": "tamis.methods.contrast:Contrast",
+    "direction": "tamis.methods.direction:Direction",
     "dsir": "tamis.methods.dsir:DSIR",
     "excess": "tamis.methods.excess:Excess",
     "gradient": "tamis.methods.gradient:Gradient",
