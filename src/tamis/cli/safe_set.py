@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tamis.data.anchors import shipped_anchors
 from tamis.data.load import load_examples
+from tamis.errors import ConfigError
 from tamis.evaluation.prompts import PROMPT_KINDS, read_prompts, shipped_prompts
 from tamis.evaluation.safe_set import Excluded, build_safe_set
 from tamis.files import atomic_path, json_line
@@ -31,6 +32,8 @@ def write_safe_set(
     Returns:
         Lines for the user.
     """
+    if out.exists():
+        raise ConfigError(f"{out} exists already: give another --out, or remove it first.")
     ordinary = load_examples(source)
     shown = load_examples(demonstrations) if demonstrations else shipped_anchors().refused
     prompts = [prompt for kind in PROMPT_KINDS for prompt in shipped_prompts(kind)]
@@ -48,6 +51,9 @@ def write_safe_set(
     lines = [f"{len(found.rows):,} rows, {n:,} of them demonstrations -> {out}"]
     lines += [f"{name}: {left_out:,} rows left out, their request is (nearly) an evaluation prompt"
               for name, left_out in found.n_excluded.items() if left_out]  # fmt: skip
+    for name, read in (("--from", ordinary), ("--demonstrations", shown)):
+        if read.load_report.n_quarantined:
+            lines.append(f"{name}: {read.load_report.n_quarantined:,} bad records left out")
     if demonstrations is None:
         lines.append("the demonstrations are the few refusals that ship with tamis: give your own "
                      "with --demonstrations for a serious ranking")  # fmt: skip

@@ -130,7 +130,11 @@ def run_rank(
         labelled = None if truth is None else join_labels(examples, truth)
         if not stage.finished:
             sets = {
-                name: load_set(stage, name, given, settings.safe_data or settings.data)
+                name: load_set(
+                    stage, name, given,
+                    # The trusted rows are mostly some of the data.
+                    settings.data if name == "trusted_set" else settings.safe_data or settings.data,
+                )
                 for name, given in trusted.items() if given is not None
             }  # fmt: skip
             safe = sets.get("safe_set")
