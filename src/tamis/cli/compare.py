@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tamis.cli.compare_config import CompareConfig, Job, jobs
 from tamis.cli.config import RankSettings
 from tamis.cli.stages import Common, run_rank, stage_model
-from tamis.data.example import Examples
+from tamis.data.example import Examples, content_of
 from tamis.data.load import load_examples
 from tamis.evaluation.labels import Label, join_labels, read_labels
 from tamis.files import json_line, write_json, write_text_atomic
@@ -93,7 +93,8 @@ def _run(
         drawn = _drawn(part.ids, config.n_trusted, job.seed)
         lines = [json_line({"id": row, "harmful": by_id[row]}) for row in drawn]
         write_text_atomic(trusted, "".join(lines))
-        excluded = frozenset(drawn)
+        seen = {content_of(row) for row in drawn}
+        excluded = frozenset(row for row in part.ids if content_of(row) in seen)
     manifest = run_rank(
         RankSettings(method=method, model=config.model, data=config.data,
                      safe_data=config.safe_data or config.data, render=config.render),

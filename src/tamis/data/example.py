@@ -126,6 +126,11 @@ def content_hash(messages: Sequence[Message]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def content_of(row_id: str) -> str:
+    """Return what copies of one row share: the content hash in their ids."""
+    return row_id.partition("-")[0]
+
+
 class Examples(Sequence[Example]):
     """Fine-tuning rows in a memory-mapped temporary file; `examples[i]` costs microseconds.
 

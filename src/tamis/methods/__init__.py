@@ -65,7 +65,7 @@ def build_method(name: str, options: Mapping[str, Any] | None = None) -> Any:
             raise unknown_name(f"preset of {name}", str(preset), presets)
         if not issubclass(cls, Method):  # a Method starts from its preset by itself
             del values["preset"]
-            values = {**presets[preset], **values}
+            values = with_preset(presets[preset], values)
     if issubclass(cls, BaseModel):
         try:
             return cls.model_validate(values)
@@ -75,6 +75,18 @@ def build_method(name: str, options: Mapping[str, Any] | None = None) -> Any:
         return cls(**values)
     except TypeError as error:
         raise ConfigError(f"method {name!r} does not take these options: {error}.") from error
+
+
+def with_preset(preset: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Put values over a preset's; those of a nested group, such as `lora`, one by one."""
+    merged = {**preset, **values}
+    for key in preset.keys() & values.keys():
+        theirs, given = preset[key], values[key]
+        if hasattr(given, "model_dump"):  # settings as an object: what was set in it
+            given = given.model_dump(exclude_unset=True)
+        if isinstance(theirs, Mapping) and isinstance(given, Mapping):
+            merged[key] = {**theirs, **given}
+    return merged
 
 
 def settings_error(what: str, error: Any) -> ConfigError:

@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from tamis.data.folds import content_folds
 from tamis.errors import ConfigError
 from tamis.methods import build_method
 from tamis.methods.base import Method, RankingInputs, check_inputs, row_scores
@@ -121,7 +122,8 @@ class Amortized(Method):
             )
         centre, scale = scores[known].mean(), scores[known].std() or 1.0
         targets = (scores[known] - centre) / scale
-        fold = numpy_generator(inputs.seed, "amortized").permutation(len(states)) % self.folds
+        fold = content_folds([rows.ids[i] for i in rows.id_order], self.folds,
+                             numpy_generator(inputs.seed, "amortized"))  # fmt: skip
         values = np.empty(len(states))
         values[known], penalties = cross_fitted(states[known], targets, fold[known])
         weight, bias, penalty = fit_ridge(states[known], targets)

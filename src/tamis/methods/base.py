@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from tamis.data.example import Examples
 from tamis.data.template import RenderConfig, RenderedRows, render
 from tamis.errors import ConfigError, DuplicateIdError, MismatchError, NoTrainedTokensError
+from tamis.methods import with_preset
 from tamis.methods.scores import Scores as Scores
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ class Method(BaseModel):
     def _with_preset(cls, values: Any) -> Any:
         """Start from the preset's values; those given beside it win."""
         preset = values.get("preset") if isinstance(values, Mapping) else None
-        return {**cls.presets.get(preset, {}), **values} if preset else values
+        return with_preset(cls.presets.get(preset, {}), values) if preset else values
 
 
 def check_inputs(ranker: Ranker, inputs: RankingInputs, name: str) -> None:

@@ -19,7 +19,8 @@ arXiv:1811.04820). That such anchors work was found on two mixtures (docs/method
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -27,6 +28,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from tamis.data.folds import content_folds
 from tamis.errors import ConfigError
 from tamis.methods.base import Method, RankingInputs, row_scores
 from tamis.methods.scores import Scores
@@ -156,7 +158,8 @@ class Contrast(Method):
         names = [f"state:{depth}:{reading}" for depth in depths for reading in self.readings]
         rows = inputs.rendered()
         ranked = inputs.states("finetuning_set", names)
-        parts = self._known(inputs, names)
+        folds = _folds(inputs)
+        parts = self._known(inputs, names, folds)
         axes = principal_axes(
             np.concatenate([ranked, *(part.states for part in parts.values())]), self.n_components
         )
@@ -165,7 +168,7 @@ class Contrast(Method):
                 (axes.reduce(p.states), p.harmful, p.fold, p.safe) for p in parts.values()
             ), strict=True)
         ))  # fmt: skip
-        states, fold = axes.reduce(ranked), _folds(inputs, len(ranked), "rows")
+        states, fold = axes.reduce(ranked), folds["finetuning_set"]
         nobody = np.empty(0, dtype=np.int64)
         risk, known_risk = held_out_risks(known, states, fold, (nobody, nobody), self.strength)
         details = self._identified(parts, known_risk)
@@ -194,7 +197,9 @@ class Contrast(Method):
             },
         )  # fmt: skip
 
-    def _known(self, inputs: RankingInputs, names: Sequence[str]) -> dict[str, Sides]:
+    def _known(
+        self, inputs: RankingInputs, names: Sequence[str], folds: Mapping[str, np.ndarray]
+    ) -> dict[str, Sides]:
         """Read the states of all rows whose side is known, by where they are from."""
         found: dict[str, Sides] = {}
 
@@ -202,7 +207,7 @@ class Contrast(Method):
             states = inputs.states(which, names)
             n = len(states)
             if per_request is None:
-                fold = _folds(inputs, n, name)
+                fold = folds[name]
             else:
                 rendered = inputs.rendered(which)
                 requests = [which[int(i)].messages[0].content for i in rendered.id_order]
@@ -251,9 +256,17 @@ class Contrast(Method):
         return {"held_out_auroc_of_anchors": separation}
 
 
-def _folds(inputs: RankingInputs, n: int, purpose: str) -> np.ndarray:
-    """Deal n rows, in the order of their ids, to folds of equal size at random."""
-    return numpy_generator(inputs.seed, "contrast", purpose).permutation(n) % FOLDS
+def _folds(inputs: RankingInputs) -> dict[str, np.ndarray]:
+    """Deal the usable rows of all sets to folds; copies share one, in whatever set they are."""
+    names = ["finetuning_set", "safe_set"]
+    if inputs.harmful_set is not None:
+        names.append("harmful_set")
+    ids = {name: [rows.ids[i] for i in rows.id_order]
+           for name, rows in ((name, inputs.rendered(name)) for name in names)}  # fmt: skip
+    fold = content_folds(list(itertools.chain(*ids.values())), FOLDS,
+                         numpy_generator(inputs.seed, "contrast"))  # fmt: skip
+    return dict(zip(ids, np.split(fold, np.cumsum([len(ids[name]) for name in names[:-1]])),
+                    strict=True))  # fmt: skip
 
 
 def _request_folds(requests: Sequence[str]) -> np.ndarray:

@@ -29,7 +29,8 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from tamis.data.rendered import FirstTokens
+from tamis.data.folds import content_folds
+from tamis.data.rendered import FirstTokens, RenderedRows
 from tamis.errors import ConfigError
 from tamis.methods.base import Method, RankingInputs, row_scores
 from tamis.methods.scores import Scores
@@ -147,7 +148,7 @@ class Excess(Method):
             progress=inputs.progress,
         )  # fmt: skip
         try:
-            fold = _deal(len(rows.id_order), self.folds, inputs.seed, "folds")
+            fold = _deal(rows, self.folds, inputs.seed, "folds")
             streams = self._streams(run, inputs.seed, fold)
             n_steps = self._train(run, streams, inputs)
             if self.first_tokens:
@@ -170,7 +171,7 @@ class Excess(Method):
                 )
             return run.sets[name], Cycle(order, self.batch_size, seed, adapter)
 
-        half = _deal(len(run.safe.order), 2, seed, "halves")
+        half = _deal(run.safe.rows, 2, seed, "halves")
         found = {f"safe-{k}": cycle("safe_set", run.safe.order[half == k], f"safe-{k}")
                  for k in range(2)}  # fmt: skip
         if self.against == "harmful":
@@ -251,6 +252,7 @@ class Excess(Method):
         )  # fmt: skip
 
 
-def _deal(n: int, parts: int, seed: int, purpose: str) -> np.ndarray:
-    """Deal n rows, in the order of their ids, to parts of equal size at random."""
-    return numpy_generator(seed, "excess", purpose).permutation(n) % parts
+def _deal(rows: RenderedRows, parts: int, seed: int, purpose: str) -> np.ndarray:
+    """Deal usable rows, in the order of their ids, to parts of equal size at random."""
+    ids = [rows.ids[i] for i in rows.id_order]
+    return content_folds(ids, parts, numpy_generator(seed, "excess", purpose))

@@ -15,11 +15,13 @@ Differs: principal axes are found on the rows to rank, which need no labels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
+from tamis.data.example import content_of
 from tamis.errors import ConfigError
 from tamis.methods.base import Method, RankingInputs, row_scores
 from tamis.methods.scores import Scores
@@ -29,7 +31,7 @@ from tamis.models.planes import fit_plane, principal_axes
 from tamis.models.state_selector import StateSelector
 from tamis.rng import derived_seed
 
-LEAST_OF_A_KIND = 3  # labelled rows of either kind; with fewer no fold can hold one out
+LEAST_OF_A_KIND = 3  # labelled rows of either kind: one held out, and two left to choose by
 Reading = Literal["response_mean", "response_first", "response_last", "prompt_last"]
 
 
@@ -68,6 +70,26 @@ def choose(
     return min(losses, key=lambda key: (losses[key], key))
 
 
+def distinct(contents: Sequence[str], harmful: np.ndarray) -> list[int]:
+    """Return the place of the first of each content.
+
+    Args:
+        contents: What copies of one row share (n).
+        harmful: Their labels (bool, n).
+
+    Raises:
+        ConfigError: Copies of one row are labelled differently.
+    """
+    first: dict[str, int] = {}
+    for i, content in enumerate(contents):
+        if harmful[first.setdefault(content, i)] != harmful[i]:
+            raise ConfigError(
+                f"the trusted set has copies of one row, {content}, labelled both harmful and not: "
+                "decide which it is, or take the row out."
+            )
+    return list(first.values())
+
+
 class Probe(Method):
     """Minus a labelled probe's log-odds of harmful (higher = keep).
 
@@ -84,30 +106,35 @@ class Probe(Method):
     """Principal axes kept; fewer where there are fewer rows."""
     strengths: tuple[float, ...] = Field((0.001, 0.01, 0.1, 1.0), min_length=1)
     """Values of C to choose from."""
-    folds: int = Field(5, ge=2)
+    folds: int = Field(5, ge=LEAST_OF_A_KIND)
     """Folds of either cross-validation; fewer where a kind has fewer rows."""
 
     def rank(self, inputs: RankingInputs) -> Scores:
         """Learn from the trusted set, then score every row.
 
-        A ranked row that is also a trusted row gets the score of a probe that did not see it.
+        A ranked row that is also a trusted row, or a copy of one, gets the score of a probe that
+        did not see it. Copies among the trusted rows count once.
 
         Raises:
-            ConfigError: Too few labels of a kind.
+            ConfigError: Too few labels of a kind, or copies of one row labelled differently.
             NoTrainedTokensError: One of the sets has no usable row.
         """
         from sklearn.metrics import roc_auc_score
 
         trusted = inputs.rendered("trusted_set")
         assert inputs.trusted_harmful is not None, "check_inputs saw to it"
-        harmful = inputs.trusted_harmful[trusted.id_order]
+        contents = [content_of(trusted.ids[i]) for i in trusted.id_order]
+        first = distinct(contents, inputs.trusted_harmful[trusted.id_order])
+        contents = [contents[i] for i in first]
+        harmful = inputs.trusted_harmful[trusted.id_order[first]]
         n_harmful, n_other = int(harmful.sum()), int((~harmful).sum())
         layers = sorted({depth_of(layer, layer_count(inputs.features.lm.model))
                          for layer in self.layers})  # fmt: skip
         names = {n: [f"state:{n}:{reading}" for reading in self.readings] for n in layers}
         every = [name for found in names.values() for name in found]
         rows = inputs.rendered()
-        ranked, known = inputs.states("finetuning_set", every), inputs.states("trusted_set", every)
+        ranked = inputs.states("finetuning_set", every)
+        known = inputs.states("trusted_set", every)[first]
         if min(n_harmful, n_other) < LEAST_OF_A_KIND:
             raise ConfigError(
                 f"the trusted set has {n_harmful} harmful and {n_other} other usable rows: a probe "
@@ -117,15 +144,15 @@ class Probe(Method):
         spans = {n: slice(i * width, (i + 1) * width) for i, n in enumerate(layers)}
         axes = {n: principal_axes(ranked[:, spans[n]], self.n_components) for n in layers}
         reduced = {n: axes[n].reduce(known[:, spans[n]]) for n in layers}
-        folds, seed = min(self.folds, n_harmful, n_other), derived_seed(inputs.seed, "probe")
+        seed = derived_seed(inputs.seed, "probe")
+        folds = min(self.folds, n_harmful, n_other)
         layer, strength = choose(reduced, harmful, self.strengths, folds, seed)
         weight, bias = fit_plane(reduced[layer], harmful, strength)
         risk = axes[layer].reduce(ranked[:, spans[layer]]) @ weight + bias
         held_out = self._nested(reduced, harmful, folds, seed)
-        place = {name: i for i, name in enumerate(rows.ids[i] for i in rows.id_order)}
-        for i, name in enumerate(trusted.ids[i] for i in trusted.id_order):
-            if name in place:
-                risk[place[name]] = held_out[i]
+        own = dict(zip(contents, held_out, strict=True))
+        for place, i in enumerate(rows.id_order):
+            risk[place] = own.get(content_of(rows.ids[i]), risk[place])
         vector, offset = axes[layer].plane(weight, bias)
         selector = StateSelector("probe", tuple(names[layer]), -vector, -offset,
                                  inputs.features.lm.fingerprint, rows.fingerprint)  # fmt: skip
@@ -134,6 +161,7 @@ class Probe(Method):
             details={
                 "layer": layer, "strength": strength, "n_labels": len(harmful),
                 "n_harmful_labels": n_harmful,
+                "n_repeated_labels": len(trusted.id_order) - len(first),
                 "auroc_nested": float(roc_auc_score(harmful, held_out)),
                 "trusted_rows_by_outcome": trusted.counts(),
             },

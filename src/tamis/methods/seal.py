@@ -15,9 +15,9 @@ Penalty form (Eq. 2-3), one step of Algorithm 1 (`full`):
     (c) w         <- w - alpha [l(theta; z^j) - l(theta-hat; z^j)] grad sigma_j(w)
 Algorithm 2 (`memory_efficient`) drops theta-hat: (c) uses l(theta; z^j) alone.
 
-Two readouts of one run: `selector` ranks by w, as published; `excess` ranks by minus
+Four readouts of one run: `selector` ranks by w, as published; `excess` by minus
 l(theta; z) - l(theta-hat; z) under the final models, which is what (c) integrates, without the
-optimiser's noise.
+optimiser's noise; `safe_loss` by minus l(theta; z); `safe_gain` by l(base; z) - l(theta; z).
 
 Source: arXiv:2410.07471, Eq. 1-3, Alg. 1-2; hanshen95/SEAL@1538e62, trainer/sft_selector_trainer.py
 lines 124-177 (which executes Algorithm 2 only).

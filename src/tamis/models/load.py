@@ -25,6 +25,7 @@ from tamis.runs import read_manifest
 
 FINGERPRINT_SAMPLES = 4096  # values read per tensor: enough to tell fine-tuned copies apart
 NOT_THE_MODEL = ("transformers_version", "dtype", "torch_dtype", "use_cache", "architectures")
+NOT_THE_WEIGHTS = ("bnb_4bit_compute_dtype",)  # of a quantised model's settings
 
 
 @dataclass(frozen=True)
@@ -262,6 +263,11 @@ def weights_fingerprint(model: Any) -> str:
     digest = hashlib.sha256(type(model).__name__.encode())
     settings = {key: value for key, value in model.config.to_dict().items()
                 if not key.startswith("_") and key not in NOT_THE_MODEL}  # fmt: skip
+    if isinstance(settings.get("quantization_config"), dict):
+        settings["quantization_config"] = {
+            key: value for key, value in settings["quantization_config"].items()
+            if key not in NOT_THE_WEIGHTS
+        }  # fmt: skip
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):
         flat = tensor.detach().reshape(-1)

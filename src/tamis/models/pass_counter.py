@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from tamis.models.lora import layer_count
+from tamis.models.recompute import recomputes
 from tamis.models.trunk import is_passed_through, layers_of
 
 
@@ -19,7 +20,8 @@ class PassCount:
 
     Attributes:
         n_layers: Layers of the model.
-        forward: Of forward passes; a layer that a trunk stands for is not run.
+        forward: Of forward passes, those that gradient checkpointing repeats included; a layer
+            that a trunk stands for is not run.
         backward: Of forward passes whose gradient was wanted.
     """
 
@@ -48,6 +50,8 @@ def counted_passes(model: Any) -> Iterator[PassCount]:
         count.forward += n_tokens
         if states.requires_grad and torch.is_grad_enabled():
             count.backward += n_tokens
+            if recomputes(layer):
+                count.forward += n_tokens
 
     handles = [layer.register_forward_hook(hook) for layer in layers_of(model)]
     try:

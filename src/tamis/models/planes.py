@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tamis.errors import ConfigError
+
 ROUNDING = 1e-5  # deviations below this share of a value are float32's noise
 
 
@@ -60,6 +62,9 @@ def principal_axes(states: np.ndarray, n_components: int) -> PrincipalAxes:
 
     Returns:
         The axes; their signs are fixed by scikit-learn, so equal rows give equal axes.
+
+    Raises:
+        ConfigError: The rows have the same states, so no axis is there to find.
     """
     from sklearn.decomposition import PCA
 
@@ -72,6 +77,11 @@ def principal_axes(states: np.ndarray, n_components: int) -> PrincipalAxes:
     pca = PCA(min(n_components, *scaled.shape), svd_solver=solver).fit(scaled)
     # Axes along which the rows do not vary are arbitrary; other rows may vary along them.
     kept = pca.explained_variance_ > ROUNDING * pca.explained_variance_[0]
+    if not kept.any():
+        raise ConfigError(
+            f"the {len(states)} rows have the same hidden states, so nothing tells them apart. "
+            "Give rows that differ, read other positions, or raise render.max_response_tokens."
+        )
     return PrincipalAxes(
         mean, scale, pca.mean_, pca.components_[kept], pca.explained_variance_[kept]
     )

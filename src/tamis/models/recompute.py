@@ -39,4 +39,10 @@ def _checkpointed(forward: Callable[..., Any]) -> Callable[..., Any]:
         # Random numbers of LoRA's dropout are drawn again as they were (the function's default).
         return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
+    run.recomputes = True  # type: ignore[attr-defined]
     return run
+
+
+def recomputes(layer: Any) -> bool:
+    """Whether a layer is run once more in the backward pass."""
+    return getattr(vars(layer).get("forward"), "recomputes", False)

@@ -77,11 +77,19 @@ class StateSelector:
         """Score every row, keeping no states; float64 [n], NaN where not usable.
 
         Raises:
+            DataError: Its weights are not as many as its states have numbers.
             MismatchError: See `refuse_other`.
         """
         self.refuse_other(lm, rows)
         values = np.full(len(rows), np.nan)
         for places, states in FeatureCache(lm).read(rows, self.names, progress):
+            width = sum(state.shape[1] for state in states)
+            if width != len(self.weight):
+                raise DataError(
+                    f"the selector has {len(self.weight)} weights and its states "
+                    f"({', '.join(self.names)}) {width} numbers: its two files are not of one "
+                    "ranking. Give the selector/ folder as a ranking wrote it."
+                )
             values[places] = self.values(torch.cat(states, dim=1).double().numpy())
         return values
 
@@ -114,4 +122,9 @@ class StateSelector:
                 f"{folder} holds no selector that can be read ({error}). Give the selector/ folder "
                 "of a ranking that saved one."
             ) from error
+        if found.weight.ndim != 1 or not np.isfinite([*found.weight, found.bias]).all():
+            raise DataError(
+                f"{folder} holds no selector: its weights are no vector of finite numbers. Give "
+                "the selector/ folder of a ranking that saved one."
+            )
         return found

@@ -88,3 +88,45 @@ def test_the_selector_gives_the_scores_again(tiny_lm: LanguageModel) -> None:
 
     again = scores.selector.score(tiny_lm, render(rows, tiny_lm.tokenizer, RENDER))
     np.testing.assert_allclose(again, scores.values, rtol=0, atol=1e-4)
+
+
+def test_copies_of_a_labelled_row_do_not_tell_its_label(tiny_lm: LanguageModel) -> None:
+    """Five copies labelled wrongly: each is scored by probes that saw none of them."""
+    rows = toy.contaminated_set(24, n_harmful=10, n_safe=1)
+    (wrong,) = np.flatnonzero(rows.harmful)[:1]
+    pairs = [tuple(turn.content for turn in row.messages) for row in rows.finetuning_set]
+    data = toy.examples([*pairs, *[pairs[wrong]] * 5])
+    harmful = np.append(rows.harmful, [False] * 5)
+    harmful[wrong] = False
+    scores = rank(data, Probe(**QUICK), trusted_set=data, trusted_harmful=harmful, model=tiny_lm,
+                  render=RENDER)  # fmt: skip
+    copies = scores.values[[wrong, *range(24, 29)]]
+    assert (copies == copies[0]).all()
+    assert copies[0] < np.median(scores.values)
+    assert scores.details["n_repeated_labels"] == 5
+
+
+def test_copies_with_different_labels_are_refused(tiny_lm: LanguageModel) -> None:
+    """The message names the row."""
+    known = toy.examples([("a garden", "gently")] * 2)
+    with pytest.raises(ConfigError, match=known.ids[0].partition("-")[0]):
+        ranked(tiny_lm, trusted_set=known, trusted_harmful=np.array([True, False]))
+
+
+def test_three_labels_of_a_kind_are_enough(tiny_lm: LanguageModel) -> None:
+    """With the fewest folds too."""
+    known = toy.contaminated_set(20, n_harmful=3, n_safe=1, seed=5)
+    rows = toy.contaminated_set()
+    scores = rank(rows.finetuning_set, Probe(**QUICK, folds=3), model=tiny_lm, render=RENDER,
+                  trusted_set=known.finetuning_set, trusted_harmful=known.harmful)  # fmt: skip
+    assert scores.details["n_harmful_labels"] == 3
+
+
+def test_rows_that_do_not_differ_are_refused(tiny_lm: LanguageModel) -> None:
+    """There is no axis to tell them apart by."""
+    known = toy.contaminated_set(20, n_harmful=8, n_safe=1, seed=5)
+    with pytest.raises(ConfigError, match="same hidden states"):
+        rank(
+            toy.examples([("a garden", "gently")] * 4), Probe(**QUICK), model=tiny_lm,
+            render=RENDER, trusted_set=known.finetuning_set, trusted_harmful=known.harmful,
+        )  # fmt: skip

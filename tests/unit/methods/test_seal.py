@@ -361,6 +361,14 @@ def test_presets_differ_from_small_by_their_cut(preset: str, first: int) -> None
     assert method.model_copy(update=same) == SEAL()
 
 
+@pytest.mark.parametrize("given", [{"rank": 4}, LoraSettings(rank=4)])
+def test_one_setting_of_a_group_leaves_the_presets_others(given: Any) -> None:
+    """`fast` with another rank still adapts every linear module."""
+    for method in (build_method("seal", {"preset": "fast", "lora": given}),
+                   SEAL(preset="fast", lora=given)):  # fmt: skip
+        assert (method.lora.rank, method.lora.targets) == (4, "all")
+
+
 def test_an_option_overrides_its_preset() -> None:
     """The rest of the preset stays."""
     method = build_method("seal", {"preset": "paper", "epochs": 2})

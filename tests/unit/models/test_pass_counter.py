@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from tamis.methods.base import rank
 from tamis.methods.loss import Loss
 from tamis.methods.seal import SEAL
 from tamis.models.pass_counter import counted_passes
+from tamis.models.recompute import recomputing
 from tamis.models.trunk import run_until, running_from
 
 
@@ -52,3 +54,18 @@ def test_the_cost_of_a_ranking_is_in_its_details() -> None:
     # Safe rows through one adapter and rows through two, in one of two layers.
     assert found["backward"] == pytest.approx(1.5, rel=0.35)
     assert not any(layer._forward_hooks for layer in lm.model.model.layers)
+
+
+def test_recomputed_layers_are_counted() -> None:
+    """Gradient checkpointing runs each trained layer's forward pass once more."""
+    lm = toy.tiny_lm()
+    found = {}
+    for checkpointing in (False, True):
+        with counted_passes(lm.model) as count, contextlib.ExitStack() as stack:
+            if checkpointing:
+                stack.enter_context(recomputing(lm.model, 1))
+            lm.model.model.layers[1].requires_grad_(True)
+            lm.model(**batch()).logits.sum().backward()
+            lm.model.requires_grad_(False)
+        found[checkpointing] = count.forward, count.backward
+    assert found == {False: (12, 6), True: (18, 6)}

@@ -75,10 +75,11 @@ def test_linear_layers_are_held_in_4_bits(four_bit: LanguageModel, folder: Path)
 
 @with_extra
 def test_a_4_bit_model_keeps_its_fingerprint(four_bit: LanguageModel, folder: Path) -> None:
-    """Loaded again, it is the same model: caches and adapters find it."""
-    again = load_model(ModelConfig(name=str(folder), load_in_4bit=True), device="cpu",
-                       dtype="float32")  # fmt: skip
-    assert again.fingerprint == four_bit.fingerprint
+    """Loaded again, to compute in another type, it is the same model: caches find it."""
+    for dtype in ("float32", "bfloat16"):
+        again = load_model(ModelConfig(name=str(folder), load_in_4bit=True), device="cpu",
+                           dtype=dtype)  # fmt: skip
+        assert again.fingerprint == four_bit.fingerprint
 
 
 @with_extra

@@ -97,3 +97,19 @@ def test_a_damaged_selector_is_refused(
     damage(tmp_path)
     with pytest.raises(DataError, match="holds no selector that can be read"):
         StateSelector.load(tmp_path)
+
+
+def test_weights_of_another_width_are_refused(
+    selector: StateSelector, tiny_lm: LanguageModel
+) -> None:
+    """Two files that are not of one ranking."""
+    other = dataclasses.replace(selector, weight=selector.weight[:-1])
+    with pytest.raises(DataError, match="not of one ranking"):
+        other.score(tiny_lm, rows())
+
+
+def test_weights_that_are_no_numbers_are_refused(selector: StateSelector, tmp_path: Path) -> None:
+    """NaN would score every row NaN."""
+    dataclasses.replace(selector, bias=float("nan")).save(tmp_path)
+    with pytest.raises(DataError, match="finite"):
+        StateSelector.load(tmp_path)
