@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ import torch
 import yaml
 
 import toy
+import toy_guard
 from tamis.data.example import Examples
 from tamis.data.load import load_examples
 from tamis.data.template import RenderConfig
@@ -29,9 +33,12 @@ from tamis.models.load import LanguageModel
 
 CONTROLS = {
     "uniform": "a control: it draws at random, so there is no signal to find",
+    "guard": "what it finds is what its guard knows, and the toy's guards are random",
     "loss": "a control: it uses no safe set, so what tells the kinds apart is not given to it",
     "trivial": "a control: it counts characters, turns and keywords, which are alike in both kinds",
 }
+# Where the fixture `toy_guards` saves the guards that these tests rank with.
+GUARDS = Path(tempfile.gettempdir()) / f"tamis-toy-guards-{os.getpid()}"
 # Settings that make a method quick on a few rows; a method without an entry runs as it is.
 TINY_SEAL: Mapping[str, Any] = {
     "epochs": 2, "batch_size": 4, "safe_batch_size": 4, "trunk_cut": 1, "learning_rate": 1e-2,
@@ -51,10 +58,16 @@ QUICK: Mapping[str, Mapping[str, Any]] = {
     "seal": TINY_SEAL,
     "gradient": {"use_sets": True},
     "direction": {"use_sets": True},
+    "guard": {"backend": "classifier", "guard": str(GUARDS / "classifier"), "device": "cpu",
+              "dtype": "float32"},
 }  # fmt: skip
 PUBLISHED: Mapping[str, Any] = {
     "algorithm": "memory_efficient", "selector_optimizer": "adam", "selector_learning_rate": 5e-3,
     "trunk_cut": 0,
+}  # fmt: skip
+WRITER: Mapping[str, Any] = {
+    "guard": str(GUARDS / "generative"), "min_word_probability": 0, "device": "cpu",
+    "dtype": "float32",
 }  # fmt: skip
 # Method and settings by the name of the case: every method once, and other paths of some.
 CASES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -64,6 +77,7 @@ CASES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "gradient-anchors": ("gradient", {"variant": "he", "anchors_per_set": 2, "trunk_cut": 1}),
     "direction-anchors": ("direction", {}),
     "direction-datashield": ("direction", {"variant": "datashield", "use_sets": True}),
+    "guard-generative": ("guard", WRITER),
     "seal-published": ("seal", {**QUICK["seal"], **PUBLISHED}),
     "excess-crossfit": ("excess", {**QUICK["excess"], "against": "crossfit", "first_tokens": 4}),
     "excess-harmful": ("excess", {**QUICK["excess"], "against": "harmful", "strata": "length"}),
@@ -95,6 +109,15 @@ LONG_ROW = {"prompt": "Tell me about the river", "completion": "water " * 60}
 every_method = pytest.mark.parametrize("name", sorted(METHODS))
 every_case = pytest.mark.parametrize("case", sorted(CASES))
 Ranked = Callable[..., Scores]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def toy_guards() -> Iterator[None]:
+    """Save the guards to the folder that their cases name; each test process has its own."""
+    toy_guard.saved(toy_guard.classifier(), GUARDS / "classifier")
+    toy_guard.saved(toy.llama(), GUARDS / "generative")
+    yield
+    shutil.rmtree(GUARDS)
 
 
 @functools.cache

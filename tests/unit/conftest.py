@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tamis.models.load import LanguageModel
+from toy_endpoint import Script, Server
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +24,20 @@ def make_lm() -> Callable[..., LanguageModel]:
         return toy.language_model(toy.llama(seed=seed, dtype=getattr(torch, dtype)))
 
     return make
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Script], Server]]:
+    """Start servers; closed after the test."""
+    pytest.importorskip("openai", reason="openai is not installed (pip install tamis[endpoint])")
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    servers: list[Server] = []
+
+    def start(script: Script) -> Server:
+        servers.append(Server(script))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()

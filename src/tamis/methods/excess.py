@@ -10,6 +10,9 @@ theta_safe is the base tuned on the safe set. theta_other, all tuned for as many
                   "like these rows" that no row's own training spoils
     harmful       tuned on a harmful set: a likelihood ratio of "safe" and "harmful"
 
+Models that no row of the fine-tuning set took part in give a row the same loss in any mixture: with
+a shared cache they are trained once for all of them.
+
 Two safe-tuned models, each from one half of the safe set, are averaged; how well they agree says
 how much of the score is more than chance.
 
@@ -21,6 +24,7 @@ Differs: RHO-loss selects online from large batches; here all rows are scored on
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
@@ -149,13 +153,20 @@ class Excess(Method):
         )  # fmt: skip
         try:
             fold = _deal(rows, self.folds, inputs.seed, "folds")
-            streams = self._streams(run, inputs.seed, fold)
-            n_steps = self._train(run, streams, inputs)
+            streams, n_steps = self._streams(run, inputs.seed, fold), self._n_steps(run)
+            recipes = {
+                name: self._recipe(run, row_set, cycle, n_steps, inputs.seed)
+                for name, (row_set, cycle) in streams.items()
+                if row_set is not run.finetuning
+            }
+            lacking = {name: stream for name, stream in streams.items() if name not in recipes
+                       or not run.features.has_tuned_losses(rows, recipes[name])}  # fmt: skip
+            self._train(run, lacking, n_steps, inputs)
             if self.first_tokens:
                 run.forward.rows = FirstTokens(run.forward.rows, self.first_tokens)
-            safe_losses = [run.losses_under(name, name)[rows.id_order]
+            safe_losses = [run.independent_losses(name, recipes[name])[rows.id_order]
                            for name in ("safe-0", "safe-1")]  # fmt: skip
-            other = self._other_losses(run, fold)
+            other = self._other_losses(run, fold, recipes)
         finally:
             run.close()
         halves = [excess_loss(found, other) for found in safe_losses]
@@ -183,10 +194,29 @@ class Excess(Method):
                 found[f"fold-{k}"] = cycle("finetuning_set", order, f"fold-{k}")
         return found
 
-    def _train(self, run: BilevelRun, streams: Mapping[str, Any], inputs: RankingInputs) -> int:
-        """Take every step that an earlier, killed run has not taken; returns their number."""
+    def _n_steps(self, run: BilevelRun) -> int:
         per_pass = math.ceil(math.ceil(len(run.safe.order) / 2) / self.batch_size)
-        n_steps = self.steps or PASSES * per_pass
+        return self.steps or PASSES * per_pass
+
+    def _recipe(
+        self, run: BilevelRun, row_set: Any, cycle: Cycle, n_steps: int, seed: int
+    ) -> dict[str, Any]:
+        """Everything that decides an adapter's losses: its rows, in their order, and settings."""
+        keys = run.features.keys(row_set.rows)
+        return {
+            "rows": hashlib.sha256(b"".join(keys[i] for i in cycle.order)).hexdigest(),
+            "visits": cycle.purpose, "batch_size": cycle.size, "steps": n_steps, "seed": seed,
+            "trained": run.trained, "lora": self.lora.model_dump(mode="json"),
+            "learning_rate": self.learning_rate, "max_gradient_norm": self.max_gradient_norm,
+            "first_tokens": self.first_tokens,
+        }  # fmt: skip
+
+    def _train(
+        self, run: BilevelRun, streams: Mapping[str, Any], n_steps: int, inputs: RankingInputs
+    ) -> None:
+        """Take every step that an earlier, killed run has not taken."""
+        if not streams:
+            return
         done, _ = run.restore()
         progress = inputs.progress("training")
         for step in range(done, n_steps):
@@ -199,17 +229,20 @@ class Excess(Method):
             if (step + 1) % self.checkpoint_every_steps == 0 or step + 1 == n_steps:
                 run.save(step + 1, {})
             if progress:
-                figures = {"safe_loss": float(torch.cat(losses[:2]).mean())}
-                progress(step + 1, n_steps, figures)
-        return n_steps
+                progress(step + 1, n_steps, {"loss": float(torch.cat(losses).mean())})
 
-    def _other_losses(self, run: BilevelRun, fold: np.ndarray) -> np.ndarray:
+    def _other_losses(
+        self, run: BilevelRun, fold: np.ndarray, recipes: Mapping[str, Mapping[str, Any]]
+    ) -> np.ndarray:
         """Losses under the model of comparison, in the order of ids."""
         order = run.finetuning.order
         if self.against == "harmful":
-            return np.asarray(run.losses_under("harmful", "harmful")[order])
+            return np.asarray(run.independent_losses("harmful", recipes["harmful"])[order])
         if self.against == "base":
-            found = run.losses_under("base", "base") if self.first_tokens else run.base_losses()
+            first = {"base": True, "first_tokens": self.first_tokens}
+            found = run.independent_losses("base", first) if self.first_tokens else (
+                run.base_losses()
+            )  # fmt: skip
             return np.asarray(found[order])
         losses = np.empty(len(order))
         for k in range(self.folds):

@@ -237,6 +237,28 @@ class BilevelRun:
             save_checkpoint(path, {"losses": torch.from_numpy(found)}, {})
         return values
 
+    def independent_losses(
+        self, adapter: str, recipe: Mapping[str, Any]
+    ) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Losses of fine-tuning rows under an adapter that was not trained on any of them.
+
+        They do not depend on the other rows, so they are kept with the features: the same rows in
+        another mixture, ranked with the same settings, have theirs already.
+
+        Args:
+            adapter: Its name.
+            recipe: See `FeatureCache.tuned_losses`.
+
+        Returns:
+            float64 (n), NaN for rows that are not usable.
+        """
+
+        def compute(rows: list[int]) -> np.ndarray[Any, np.dtype[np.float64]]:
+            self.trainer.activate(adapter)
+            return self.forward.losses_of(rows, self.progress(f"losses: {adapter}"))
+
+        return self.features.tuned_losses(self.finetuning.rows, recipe, compute)
+
     def save(self, step: int, others: Mapping[str, Tensor]) -> None:
         """Keep the state after `step` steps, with the method's own tensors."""
         if self.work is not None:

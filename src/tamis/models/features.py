@@ -18,6 +18,8 @@ Shapes: B rows, T tokens of the longest, D hidden size, n rows asked for.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import tempfile
 import weakref
@@ -36,15 +38,13 @@ from tamis.models.batches import batch_tokens, to_device
 from tamis.models.feature_names import Feature
 from tamis.models.lora import layer_count
 from tamis.models.loss import has_plain_head, row_losses
-from tamis.models.row_store import RowStore, row_key
+from tamis.models.row_store import PendingParts, RowStore, row_key
 from tamis.models.trunk import capturing
 
 if TYPE_CHECKING:
     from tamis.models.load import LanguageModel
 
 Progress = Callable[[int, int, dict[str, float]], None]  # done, total, figures to show
-PART_BYTES = 2**26  # written at once, 64 MiB or
-PART_ROWS = 2048  # this many rows: what a killed pass repeats at most
 _GIB = 2**30
 
 
@@ -93,7 +93,7 @@ class FeatureCache:
         if not lacking:
             return
         self._make_room(features, int(rows.lengths[lacking].sum()), len(lacking))
-        pending = _Pending([self._store(feature.name) for feature in features])
+        pending = PendingParts([self._store(feature.name) for feature in features])
         done = 0
         for indices, found in self._passes(rows, lacking, features):
             pending.add([keys[index] for index in indices], found)
@@ -143,6 +143,39 @@ class FeatureCache:
     def states(self, rows: RenderedRows | JoinedRows, name: str) -> Tensor:
         """Return a `state:...` feature of every row (float32, n x D); NaN where a row has none."""
         return self._table(rows, name)
+
+    def tuned_losses(
+        self, rows: RenderedRows | JoinedRows, recipe: Mapping[str, Any],
+        compute: Callable[[list[int]], np.ndarray[Any, np.dtype[np.float64]]],
+    ) -> np.ndarray[Any, np.dtype[np.float64]]:  # fmt: skip
+        """Losses of rows under a model tuned from this one, kept like features of this one.
+
+        Args:
+            rows: The rows.
+            recipe: Everything that decides how the tuned model came about, as JSON-able values.
+            compute: Returns the losses of usable rows, by index; asked for those not kept yet.
+
+        Returns:
+            float64 (n); NaN where a row is not usable.
+        """
+        store, keys = self._tuned(recipe), self.keys(rows)
+        lacking = {keys[index]: int(index) for index in rows.id_order if keys[index] not in store}
+        if lacking:
+            found = torch.from_numpy(compute(list(lacking.values())))
+            store.append(list(lacking), list(found[:, None, None]))
+        values = np.full(len(rows), np.nan)
+        for index in rows.id_order:
+            values[index] = float(store[keys[index]])
+        return values
+
+    def has_tuned_losses(self, rows: RenderedRows | JoinedRows, recipe: Mapping[str, Any]) -> bool:
+        """Whether `tuned_losses` would compute nothing."""
+        store, keys = self._tuned(recipe), self.keys(rows)
+        return all(keys[index] in store for index in rows.id_order)
+
+    def _tuned(self, recipe: Mapping[str, Any]) -> RowStore:
+        text = json.dumps(recipe, sort_keys=True)
+        return self._store(f"tuned:{hashlib.sha256(text.encode()).hexdigest()[:32]}")
 
     def trunk(self, rows: RenderedRows | JoinedRows, cut: int) -> Callable[[int], Tensor]:
         """Return a function from a row's index to its `trunk:cut` (T x D), on the CPU."""
@@ -238,30 +271,3 @@ def expected_bytes(
         "trunk": lm.dtype.itemsize * n_tokens * width,
     }
     return sum(per_kind[feature.kind] for feature in features)
-
-
-class _Pending:
-    """Values that wait to be written as one part of every store that lacks them."""
-
-    def __init__(self, stores: Sequence[RowStore]) -> None:
-        self._stores = stores
-        self._values: list[dict[bytes, Tensor]] = [{} for _ in stores]
-        self._bytes = self._rows = 0
-
-    def add(self, keys: Sequence[bytes], values: Sequence[Sequence[Tensor]]) -> None:
-        """Take a batch's values; write when there is enough for a part."""
-        for store, kept, new in zip(self._stores, self._values, values, strict=True):
-            lacking = [(k, value) for k, value in zip(keys, new, strict=True) if k not in store]
-            kept |= {key: value.clone() for key, value in lacking}  # without the batch's padding
-            self._bytes += sum(value.nbytes for _, value in lacking)
-        self._rows += len(keys)
-        if self._bytes >= PART_BYTES or self._rows >= PART_ROWS:
-            self.write()
-
-    def write(self) -> None:
-        """Write what there is."""
-        for store, kept in zip(self._stores, self._values, strict=True):
-            if kept:
-                store.append(list(kept), list(kept.values()))
-                kept.clear()
-        self._bytes = self._rows = 0

@@ -21,6 +21,8 @@ from tamis.errors import MismatchError
 from tamis.models.checkpoint import save_checkpoint
 
 KEY_BYTES = 16
+PART_BYTES = 2**26  # written at once, 64 MiB or
+PART_ROWS = 2048  # this many rows: what a killed pass repeats at most
 
 
 def row_key(row: RenderedRow) -> bytes:
@@ -97,3 +99,30 @@ class RowStore:
         for key, length, end in zip(keys, lengths.tolist(), ends, strict=True):
             self._spans[key] = (len(self._parts), end - length, length)
         self._parts.append(values)
+
+
+class PendingParts:
+    """Values that wait to be written as one part of every store that lacks them."""
+
+    def __init__(self, stores: Sequence[RowStore]) -> None:
+        self._stores = stores
+        self._values: list[dict[bytes, Tensor]] = [{} for _ in stores]
+        self._bytes = self._rows = 0
+
+    def add(self, keys: Sequence[bytes], values: Sequence[Sequence[Tensor]]) -> None:
+        """Take a batch's values; write when there is enough for a part."""
+        for store, kept, new in zip(self._stores, self._values, values, strict=True):
+            lacking = [(k, value) for k, value in zip(keys, new, strict=True) if k not in store]
+            kept |= {key: value.clone() for key, value in lacking}  # without the batch's padding
+            self._bytes += sum(value.nbytes for _, value in lacking)
+        self._rows += len(keys)
+        if self._bytes >= PART_BYTES or self._rows >= PART_ROWS:
+            self.write()
+
+    def write(self) -> None:
+        """Write what there is."""
+        for store, kept in zip(self._stores, self._values, strict=True):
+            if kept:
+                store.append(list(kept), list(kept.values()))
+                kept.clear()
+        self._bytes = self._rows = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from tamis.data.template import RenderConfig, render
 from tamis.errors import ConfigError
 from tamis.methods.base import rank
 from tamis.methods.excess import Excess, excess_loss, reliability, standardised
+from tamis.models.bilevel import BilevelRun
 from tamis.models.load import LanguageModel
 
 RENDER = RenderConfig(max_prompt_tokens=96, max_response_tokens=48)
@@ -101,6 +103,33 @@ def test_a_fold_is_scored_by_the_model_that_did_not_see_it(tiny_lm: LanguageMode
     # Twelve rows in two kinds: other rows of a kind help, but no row is learned by heart.
     assert own.columns["loss_other"].min() > 0.05
     assert own.columns["loss_other"].mean() < base.columns["loss_other"].mean()
+
+
+def test_another_mixture_of_known_rows_trains_nothing(
+    tiny_lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The safe-tuned models do not depend on the mixture; other settings train again."""
+    rows = toy.contaminated_set(12, n_harmful=4, n_safe=8)
+    part = rows.finetuning_set.restrict(rows.finetuning_set.ids[::2])
+
+    def ranked_part(**changes: Any) -> Any:
+        return rank(part, Excess(**{**QUICK, **changes}), safe_set=rows.safe_set, model=tiny_lm,
+                    render=RENDER, cache=tmp_path)  # fmt: skip
+
+    whole = rank(rows.finetuning_set, Excess(**QUICK), safe_set=rows.safe_set, model=tiny_lm,
+                 render=RENDER, cache=tmp_path)  # fmt: skip
+
+    class TrainedAgainError(Exception):
+        pass
+
+    def refuse(*_: Any) -> None:
+        raise TrainedAgainError
+
+    monkeypatch.setattr(BilevelRun, "descend", refuse)
+    np.testing.assert_array_equal(ranked_part().values, whole.values[::2])
+    for changes in ({"learning_rate": 2e-2}, {"steps": 4}, {"against": "crossfit"}):
+        with pytest.raises(TrainedAgainError):
+            ranked_part(**changes)
 
 
 def test_disagreeing_halves_are_told(tiny_lm: LanguageModel) -> None:

@@ -15,7 +15,7 @@ from tamis.data.load import load_examples
 from tamis.data.rendered import UNTRAINED, JoinedRows
 from tamis.data.template import RenderConfig, RenderedRows, render
 from tamis.errors import ConfigError
-from tamis.models import features
+from tamis.models import row_store
 from tamis.models.feature_names import READINGS
 from tamis.models.features import FeatureCache
 from tamis.models.load import LanguageModel
@@ -142,7 +142,7 @@ def test_a_killed_pass_goes_on_with_the_same_bits(
     tiny_lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped in the middle: what was written is not run again, and the rest is the same."""
-    monkeypatch.setattr(features, "PART_BYTES", 1)
+    monkeypatch.setattr(row_store, "PART_BYTES", 1)
     whole = FeatureCache(tiny_lm, tmp_path / "whole", max_batch_tokens=60)
     whole.ensure(rows(), ALL)
 
@@ -194,7 +194,7 @@ def test_a_few_thousand_rows_are_written_whatever_their_size(
     tiny_lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Losses take four bytes each: a killed pass must not wait for 64 MiB of them."""
-    monkeypatch.setattr(features, "PART_ROWS", 2)
+    monkeypatch.setattr(row_store, "PART_ROWS", 2)
     FeatureCache(tiny_lm, tmp_path, max_batch_tokens=1).ensure(rows(), ["loss"])
     assert len(list(tmp_path.rglob("part-*.safetensors"))) == 3
 

@@ -1,0 +1,42 @@
+"""Tiny guards with the toy tokenizer, random but for what a test sets, saved where asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import LlamaConfig, LlamaForSequenceClassification
+
+import toy
+
+LABELS = ("safe", "unsafe", "unclear")
+
+
+def classifier(
+    labels: Sequence[str] = LABELS,
+    *,
+    seed: int = 0,
+    problem_type: str | None = None,
+    **changes: Any,
+) -> Any:
+    """Make a Llama with a classification head; changes go to its config."""
+    settings = toy.llama().config.to_dict() | {
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: i for i, label in enumerate(labels)},
+        "problem_type": problem_type,
+        **changes,
+    }
+    settings.pop("architectures", None)
+    return toy.random_model(LlamaForSequenceClassification, LlamaConfig(**settings), seed=seed)
+
+
+def saved(model: Any, folder: Path, *, chat_template: str | None = toy.CHATML) -> str:
+    """Save a model with the toy tokenizer and return the folder's name."""
+    model.save_pretrained(folder)
+    toy.tokenizer().save_pretrained(folder)
+    template = folder / "chat_template.jinja"
+    template.unlink(missing_ok=True)
+    if chat_template is not None:
+        template.write_text(chat_template, encoding="utf-8")
+    return str(folder)
