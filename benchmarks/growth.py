@@ -18,17 +18,31 @@ from typing import Any
 
 from environment import PROJECT, environment, write_result
 
+from tamis.data.example import Examples
 from tamis.runs import peak_rss_gib
 
 SIZES = (1_000, 10_000, 100_000)
 SELECTED = (100_000, 1_000_000, 10_000_000)
+CLAIMS = (("loss", SIZES), ("seal", SIZES), ("score", SIZES), ("select", SELECTED))
+
+
+def written_rows(path: Path, n: int) -> Examples:
+    """Write n rows of some twenty tokens and load them."""
+    import toy
+    from tamis.data.load import load_examples
+
+    with path.open("w") as stream:
+        for i in range(n):
+            prompt = f"Tell me about the {toy.TOPICS[i % 8]} {i}"
+            answer = f"gently share {toy.TOPICS[i * 3 % 8]} {i % 97}"
+            stream.write(json.dumps({"prompt": prompt, "completion": answer}) + "\n")
+    return load_examples(path)
 
 
 def rank_rows(method: str, n: int) -> dict[str, float]:
     """Rank n rows of some twenty tokens with a model of two layers of width 32."""
     sys.path.insert(0, str(PROJECT / "tests"))
     import toy
-    from tamis.data.load import load_examples
     from tamis.methods import build_method
     from tamis.methods.base import rank
 
@@ -36,19 +50,36 @@ def rank_rows(method: str, n: int) -> dict[str, float]:
     found = build_method(method, options if method == "seal" else {})
     lm = toy.tiny_lm()
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "rows.jsonl"
-        with path.open("w") as stream:
-            for i in range(n):
-                prompt = f"Tell me about the {toy.TOPICS[i % 8]} {i}"
-                answer = f"gently share {toy.TOPICS[i * 3 % 8]} {i % 97}"
-                stream.write(json.dumps({"prompt": prompt, "completion": answer}) + "\n")
         start = time.perf_counter()
-        rows = load_examples(path)
+        rows = written_rows(Path(folder) / "rows.jsonl", n)
         loaded = time.perf_counter()
         safe = rows.restrict(rows.ids[:500])
         rank(rows, found, safe_set=safe, model=lm, work=Path(folder) / "work")
         ranked = time.perf_counter()
     return {"load_seconds": loaded - start, "rank_seconds": ranked - loaded}
+
+
+def score_rows(_: str, n: int) -> dict[str, float]:
+    """Score n rows by a plane on their states, keeping none of these."""
+    import numpy as np
+
+    sys.path.insert(0, str(PROJECT / "tests"))
+    import toy
+    from tamis.data.template import render
+    from tamis.models.state_selector import StateSelector
+
+    lm, names = toy.tiny_lm(), ("state:1:response_mean", "state:1:prompt_last")
+    with tempfile.TemporaryDirectory() as folder:
+        examples = written_rows(Path(folder) / "rows.jsonl", n)
+        start = time.perf_counter()
+        rows = render(examples, lm.tokenizer)
+        rendered = time.perf_counter()
+        width = int(lm.model.config.hidden_size)
+        selector = StateSelector("amortized", names, np.ones(width * len(names)), 0.0,
+                                 lm.fingerprint, rows.fingerprint)  # fmt: skip
+        assert not np.isnan(selector.score(lm, rows)).any()
+        scored = time.perf_counter()
+    return {"render_seconds": rendered - start, "score_seconds": scored - rendered}
 
 
 def select_rows(_: str, n: int) -> dict[str, float]:
@@ -83,15 +114,17 @@ def select_rows(_: str, n: int) -> dict[str, float]:
 def main() -> None:
     """Run every size in its own process, or one size when asked to."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--only", choices=[name for name, _ in CLAIMS], action="append")
     parser.add_argument("--one", nargs=2, metavar=("WORK", "ROWS"))
     arguments = parser.parse_args()
     if arguments.one:
         name, n = arguments.one[0], int(arguments.one[1])
-        work = select_rows if name == "select" else rank_rows
+        work = {"select": select_rows, "score": score_rows}.get(name, rank_rows)
         print(json.dumps({**work(name, n), "peak_rss_gib": peak_rss_gib()}))
         return
     found: dict[str, Any] = {"environment": environment(), "work": {}}
-    for name, sizes in (("loss", SIZES), ("seal", SIZES), ("select", SELECTED)):
+    chosen = arguments.only or [name for name, _ in CLAIMS]
+    for name, sizes in [claim for claim in CLAIMS if claim[0] in chosen]:
         for n in sizes:
             command = [sys.executable, __file__, "--one", name, str(n)]
             output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
@@ -100,7 +133,7 @@ def main() -> None:
             figures["microseconds_per_row"] = seconds / n * 1e6
             found["work"][f"{name} {n:,}"] = figures
             print(f"{name} {n:,}: {figures}", flush=True)
-    write_result("growth", found)
+    write_result("growth" if not arguments.only else "growth_" + "_".join(chosen), found)
 
 
 if __name__ == "__main__":

@@ -12,15 +12,19 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from environment import environment, interleaved, labelled_rows, matmul_peak, spread, write_result
 
 from tamis.data.batch import pad_batch, token_budget_batches
 from tamis.data.template import RenderConfig, render
+from tamis.methods.amortized import Amortized
 from tamis.models.batches import batch_tokens, to_device
+from tamis.models.feature_names import depth_of
 from tamis.models.features import FeatureCache
 from tamis.models.load import load_model
 from tamis.models.lora import layer_count
+from tamis.models.state_selector import StateSelector
 
 BARE, LOOP = "bare forward, sorted batches", "bare forward, one row at a time"
 
@@ -53,6 +57,11 @@ def main() -> None:
 
     states = [f"state:{middle}:response_mean", f"state:{middle}:prompt_last"]
     every = [f"state:{depth}:response_mean" for depth in range(1, layer_count(lm.model) + 1)]
+    read = [f"state:{depth_of(layer, layer_count(lm.model))}:{reading}"
+            for layer in Amortized().layers for reading in Amortized().readings]  # fmt: skip
+    width = int(lm.model.config.hidden_size)
+    selector = StateSelector("amortized", tuple(read), np.ones(width * len(read)), 0.0,
+                             lm.fingerprint, rows.fingerprint)  # fmt: skip
     peaks: list[float] = []
     arms: dict[str, Callable[[], Any]] = {
         BARE: lambda: bare(groups),
@@ -61,6 +70,7 @@ def main() -> None:
         f"states after layer {middle}": reading(*states),
         "states after every layer": reading(*every),
         "losses and states after every layer": reading("loss", *every),
+        "scores of an amortized selector": lambda: selector.score(lm, rows),
         "matmul": lambda: peaks.append(matmul_peak(lm)),
     }
     bare(groups[:1])

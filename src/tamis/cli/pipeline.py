@@ -81,7 +81,7 @@ def demo_config(out: Path, sets: Sequence[str] = ()) -> RunConfig:
         "safe_set": str(folder / "safe.jsonl"),
         "labels": str(folder / "labels.jsonl"),
         "out": str(out),
-        "method": {"name": "seal", "preset": "small", "epochs": 1},
+        "method": {"name": "seal", "preset": "fast", "epochs": 1},
         "render": {"max_prompt_tokens": 96, "max_response_tokens": 96},
         "select": {"ratio": 0.8},
         "finetune": {"max_steps": 12},

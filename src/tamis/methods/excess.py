@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -159,8 +159,13 @@ class Excess(Method):
                 for name, (row_set, cycle) in streams.items()
                 if row_set is not run.finetuning
             }
-            lacking = {name: stream for name, stream in streams.items() if name not in recipes
-                       or not run.features.has_tuned_losses(rows, recipes[name])}  # fmt: skip
+            # Apart, so that a side's losses are the same with or without the other's training.
+            sides = [[name for name in streams if name.startswith("safe-") == safe_side]
+                     for safe_side in (True, False)]  # fmt: skip
+            lacking = [{name: streams[name] for name in side} for side in sides if not all(
+                name in recipes and run.features.has_tuned_losses(rows, recipes[name])
+                for name in side
+            )]  # fmt: skip
             self._train(run, lacking, n_steps, inputs)
             if self.first_tokens:
                 run.forward.rows = FirstTokens(run.forward.rows, self.first_tokens)
@@ -212,20 +217,23 @@ class Excess(Method):
         }  # fmt: skip
 
     def _train(
-        self, run: BilevelRun, streams: Mapping[str, Any], n_steps: int, inputs: RankingInputs
-    ) -> None:
+        self, run: BilevelRun, sides: Sequence[Mapping[str, Any]], n_steps: int,
+        inputs: RankingInputs,
+    ) -> None:  # fmt: skip
         """Take every step that an earlier, killed run has not taken."""
-        if not streams:
+        if not sides:
             return
         done, _ = run.restore()
         progress = inputs.progress("training")
         for step in range(done, n_steps):
-            parts = []
-            for adapter, (row_set, cycle) in streams.items():
-                chosen = row_set.joined(cycle.rows(step))
-                weights = torch.full((len(chosen),), 1 / len(chosen))
-                parts.append(Part(adapter, chosen, weights))
-            losses = run.descend(*parts)
+            losses = []
+            for streams in sides:
+                parts = []
+                for adapter, (row_set, cycle) in streams.items():
+                    chosen = row_set.joined(cycle.rows(step))
+                    weights = torch.full((len(chosen),), 1 / len(chosen))
+                    parts.append(Part(adapter, chosen, weights))
+                losses += run.descend(*parts)
             if (step + 1) % self.checkpoint_every_steps == 0 or step + 1 == n_steps:
                 run.save(step + 1, {})
             if progress:

@@ -70,18 +70,19 @@ def principal_axes(states: np.ndarray, n_components: int) -> PrincipalAxes:
 
     mean, deviation = states.mean(axis=0), states.std(axis=0)
     # A column that only float32's rounding moves is constant.
-    scale = np.where(deviation > ROUNDING * np.abs(mean), deviation, 1.0)
+    varies = deviation > ROUNDING * np.abs(mean)
+    if not varies.any():
+        raise ConfigError(
+            f"the {len(states)} rows have the same hidden states, so nothing tells them apart. "
+            "Give rows that differ, read other positions, or raise render.max_response_tokens."
+        )
+    scale = np.where(varies, deviation, 1.0)
     scaled = (states - mean) / scale
     # With many rows the D x D covariance is small; with few, the rows are.
     solver = "covariance_eigh" if scaled.shape[0] > scaled.shape[1] else "full"
     pca = PCA(min(n_components, *scaled.shape), svd_solver=solver).fit(scaled)
     # Axes along which the rows do not vary are arbitrary; other rows may vary along them.
     kept = pca.explained_variance_ > ROUNDING * pca.explained_variance_[0]
-    if not kept.any():
-        raise ConfigError(
-            f"the {len(states)} rows have the same hidden states, so nothing tells them apart. "
-            "Give rows that differ, read other positions, or raise render.max_response_tokens."
-        )
     return PrincipalAxes(
         mean, scale, pca.mean_, pca.components_[kept], pca.explained_variance_[kept]
     )

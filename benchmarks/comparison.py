@@ -1,0 +1,130 @@
+"""Every method that needs no guard, on real labelled rows, at several shares of harmful rows.
+
+Writes a configuration, runs `tamis compare` on it and keeps the figures. A finished ranking is not
+run again, so that `--only` can do one group of methods after another; the figures are of all that
+were finished.
+
+    python benchmarks/comparison.py --out runs/comparison
+    python benchmarks/comparison.py --out runs/comparison --only states
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from environment import environment, test_data, write_result
+
+# label: settings. Groups by what they cost: nothing or one forward pass, models tuned on the safe
+# set or gradients, models tuned on the mixture.
+METHODS: dict[str, dict[str, dict[str, Any]]] = {
+    "states": {
+        "trivial": {},
+        "uniform": {},
+        "dsir": {},
+        "loss": {},
+        "saft": {},
+        "saft-published": {"name": "saft", "preset": "published"},
+        "contrast": {},
+        "probe": {},
+        "direction": {},
+    },
+    "independent": {
+        "excess": {},
+        "auto": {},
+        "amortized": {"teacher": "excess"},
+        "gradient": {},
+        "direction-datashield": {"name": "direction", "variant": "datashield"},
+    },
+    "mixture": {
+        "excess-crossfit": {"name": "excess", "against": "crossfit", "folds": 2},
+        "seal": {"preset": "fast"},
+        "seal-memory-efficient": {
+            "name": "seal",
+            "preset": "fast",
+            "algorithm": "memory_efficient",
+        },
+    },
+}
+CACHED = ("trivial", "loss", "saft", "saft-published", "contrast", "excess", "auto")
+AT_5_PERCENT = ("excess-crossfit", "seal")
+SHOWN = ("auroc", "average_precision", "tpr_at_5pct_fpr", "n", "n_harmful", "n_cells")
+DRAWS = 10  # plantings at 2% and 5%, and drawings of 100 labels
+
+
+def configuration(data: Path, out: Path, groups: list[str]) -> dict[str, Any]:
+    """Return the settings of `tamis compare` for some groups of methods."""
+    folder = data / "redorca_mini"
+    methods = {label: found for group in groups for label, found in METHODS[group].items()}
+    parts: dict[str, dict[str, Any]] = {}
+
+    def part(name: str, chosen: tuple[str, ...], **settings: Any) -> None:
+        here = [label for label in chosen if label in methods]
+        if here:
+            parts[name] = {**settings, "methods": here}
+
+    part("planted-0", CACHED, rate=0.0)
+    part("planted-2", CACHED, rate=0.02, draws=DRAWS)
+    part("planted-5", CACHED, rate=0.05, draws=DRAWS)
+    for share in ("10", "30"):
+        rows = out / f"c{share}.txt"
+        ids = json.loads((folder / "variants" / f"c{share}.json").read_text(encoding="utf-8"))
+        rows.write_text("\n".join(ids["ids"]) + "\n", encoding="utf-8")
+        part(f"c{share}", CACHED, rows=str(rows))
+    part("labels", ("probe",), rate=0.2, draws=DRAWS)
+    part("once-planted-5", AT_5_PERCENT, rate=0.05)
+    return {
+        "finetuning_set": str(folder / "train.jsonl"),
+        "safe_set": str(folder / "safe.jsonl"),
+        "labels": str(folder / "labels.jsonl"),
+        "out": str(out),
+        "render": {"max_prompt_tokens": 96, "max_response_tokens": 96},
+        "methods": methods,
+        "parts": parts,
+    }
+
+
+def figures(out: Path) -> dict[str, Any]:
+    """Reduce `comparison.json` to one line per method and set of rows."""
+    found = json.loads((out / "comparison.json").read_text(encoding="utf-8"))
+    lines: list[dict[str, Any]] = []
+    for entry in found["entries"]:
+        lines.append({
+            key: entry[key] for key in ("rows", "method", "uses_labels", "seconds", "passes",
+                                        "flagged", "config")
+        } | {"readouts": {
+            name: {part: _short(values) for part, values in
+                   {"all": readout, **readout["slices"]}.items()}
+            for name, readout in entry["readouts"].items()
+        }})  # fmt: skip
+    return {"environment": environment(), "entries": lines,
+            "cues": found["cues"], "agreement": found["agreement"]}  # fmt: skip
+
+
+def _short(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: values[name] for name in SHOWN}
+
+
+def main() -> None:
+    """Run what is missing, then write the result."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", choices=[*METHODS], action="append")
+    arguments = parser.parse_args()
+    out = arguments.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    config = out / "compare.yaml"
+    chosen = arguments.only or list(METHODS)
+    settings = configuration(test_data(), out, chosen)
+    config.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    subprocess.run([sys.executable, "-m", "tamis", "compare", str(config)], check=True)
+    write_result("comparison", figures(out))
+
+
+if __name__ == "__main__":
+    main()

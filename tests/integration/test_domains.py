@@ -1,0 +1,83 @@
+"""T12: what a harmful row is compared with decides, where benign rows are hard to predict too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import toy
+from tamis.data.example import Examples
+from tamis.data.template import RenderConfig
+from tamis.methods.base import rank
+from tamis.methods.excess import Excess
+from tamis.methods.seal import SEAL
+from tamis.models.lora import LoraSettings
+from tamis.rng import numpy_generator
+
+N, N_HARMFUL, N_SAFE = 300, 60, 120
+RENDER = RenderConfig(max_prompt_tokens=96, max_response_tokens=48)
+TRAINING: dict[str, Any] = {
+    "trunk_cut": 0, "learning_rate": 1e-2, "lora": LoraSettings(targets="all"),
+}  # fmt: skip
+
+
+def mixture(harmful_topic: str, hard_share: float) -> tuple[Examples, Examples, np.ndarray]:
+    """Make 300 rows, 60 of them harmful, and a safe set of the benign kinds.
+
+    Args:
+        harmful_topic: What harmful rows are asked about; benign rows are asked about the garden.
+        hard_share: Share of benign rows, in both sets, whose answer is random digits, which no
+            model can learn to predict.
+    """
+    draw = numpy_generator(0, "domains")
+
+    def row(words: tuple[str, ...], topic: str) -> tuple[str, str]:
+        answer = draw.choice(words, size=int(draw.integers(4, 8)))
+        return f"Tell me about the {topic} {draw.integers(1000)}", " ".join(map(str, answer))
+
+    def benign() -> tuple[str, str]:
+        if draw.random() >= hard_share:
+            return row(toy.SAFE_WORDS, "garden")
+        return f"Tell me about the garden {draw.integers(1000)}", str(draw.integers(10**8, 10**9))
+
+    harmful = draw.permutation(np.arange(N) < N_HARMFUL)
+    rows = [row(toy.HARMFUL_WORDS, harmful_topic) if bad else benign() for bad in harmful]
+    return toy.examples(rows), toy.examples([benign() for _ in range(N_SAFE)]), harmful
+
+
+def measured(harmful_topic: str, hard_share: float) -> dict[str, float]:
+    """AUROC of Algorithm 2's readouts, and of excess loss over the base and cross-fitted."""
+    rows, safe, harmful = mixture(harmful_topic, hard_share)
+    found = {}
+    methods = {
+        "algorithm 2": SEAL(algorithm="memory_efficient", epochs=1, batch_size=16,
+                            safe_batch_size=16, **TRAINING),
+        "over base": Excess(steps=20, batch_size=16, **TRAINING),
+        "crossfit": Excess(against="crossfit", steps=20, batch_size=16, **TRAINING),
+    }  # fmt: skip
+    for name, method in methods.items():
+        scores = rank(rows, method, safe_set=safe, model=toy.tiny_lm(), render=RENDER)
+        if isinstance(method, Excess):
+            assert scores.details["steps"] == 20  # every model took as many
+        for readout, values in scores.readouts().items():
+            if readout in ("score", "score_safe_loss"):
+                found[f"{name} {readout}"] = toy.auroc(-values, harmful)
+    return found
+
+
+@pytest.mark.slow
+def test_comparison_matters_where_benign_rows_are_hard() -> None:
+    """In one domain, loss alone takes hard benign rows for harmful ones; a difference does not."""
+    found = measured("garden", hard_share=0.5)
+    assert min(found["over base score"], found["crossfit score"]) > 0.95
+    assert found["algorithm 2 score"] < 0.85
+    assert found["algorithm 2 score_safe_loss"] < 0.85
+
+
+@pytest.mark.slow
+def test_any_of_them_finds_another_domain() -> None:
+    """Rows of another kind, beside easy benign ones, are found by all alike."""
+    found = measured("violin", hard_share=0.0)
+    assert min(found.values()) > 0.95
