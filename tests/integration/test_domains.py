@@ -28,7 +28,7 @@ def mixture(harmful_topic: str, hard_share: float) -> tuple[Examples, Examples, 
 
     Args:
         harmful_topic: What harmful rows are asked about; benign rows are asked about the garden.
-        hard_share: Share of benign rows, in both sets, whose answer is random digits, which no
+        hard_share: Share of benign rows, in both sets, whose answer is random characters, which no
             model can learn to predict.
     """
     draw = numpy_generator(0, "domains")
@@ -40,7 +40,8 @@ def mixture(harmful_topic: str, hard_share: float) -> tuple[Examples, Examples, 
     def benign() -> tuple[str, str]:
         if draw.random() >= hard_share:
             return row(toy.SAFE_WORDS, "garden")
-        return f"Tell me about the garden {draw.integers(1000)}", str(draw.integers(10**8, 10**9))
+        noise = "".join(chr(code) for code in draw.integers(33, 127, size=12))
+        return f"Tell me about the garden {draw.integers(1000)}", noise
 
     harmful = draw.permutation(np.arange(N) < N_HARMFUL)
     rows = [row(toy.HARMFUL_WORDS, harmful_topic) if bad else benign() for bad in harmful]
@@ -62,18 +63,19 @@ def measured(harmful_topic: str, hard_share: float) -> dict[str, float]:
         if isinstance(method, Excess):
             assert scores.details["steps"] == 20  # every model took as many
         for readout, values in scores.readouts().items():
-            if readout in ("score", "score_safe_loss"):
-                found[f"{name} {readout}"] = toy.auroc(-values, harmful)
+            if readout in ("score", "safe_loss"):
+                found[f"{name}, {readout}"] = toy.auroc(-values, harmful)
     return found
 
 
 @pytest.mark.slow
-def test_comparison_matters_where_benign_rows_are_hard() -> None:
-    """In one domain, loss alone takes hard benign rows for harmful ones; a difference does not."""
+def test_a_difference_finds_what_a_loss_alone_confuses() -> None:
+    """In one domain with hard benign rows; most with the models whose data the rows are from."""
     found = measured("garden", hard_share=0.5)
-    assert min(found["over base score"], found["crossfit score"]) > 0.95
-    assert found["algorithm 2 score"] < 0.85
-    assert found["algorithm 2 score_safe_loss"] < 0.85
+    alone = max(found["algorithm 2, score"], found["algorithm 2, safe_loss"])
+    assert alone < 0.8
+    assert found["over base, score"] > alone
+    assert found["crossfit, score"] > 0.95
 
 
 @pytest.mark.slow
