@@ -5,12 +5,17 @@ with one cache for all, so that what a method finds already computed costs it no
 Rankings of a method are of three kinds: its first, one with another seed, and one of a part of the
 rows with a seed that it was run with before. Each kind is measured by itself and told for the rows
 of every ranking; a ranking that is there takes no time. What cannot be told is said, not guessed.
+
+A first ranking is measured on three sets of rows that share nothing: what the first of them takes
+more than the second, of the same size, is work that the cache keeps for good (anchors, labelled
+rows), and is counted once. The second and the third, larger, give the time per row.
 """
 
 from __future__ import annotations
 
 import itertools
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,8 +25,6 @@ import numpy as np
 
 from tamis.cli.compare_config import Job
 from tamis.cli.plan_ranking import (
-    FEW_ROWS,
-    SAMPLE_ROWS,
     Sample,
     draw_sample,
     line_minutes,
@@ -112,15 +115,13 @@ def plan_compare(prepared: Prepared, report: ProgressReport | None = None) -> Fo
     with tempfile.TemporaryDirectory(prefix="tamis-plan-") as folder:
         measured = _Measured(prepared, sample, Path(folder)) if left else None
         for number, name in enumerate(order if measured else ()):
-            if report:
-                report("measuring the time", number, len(order), {})
             assert measured is not None
             wanted = {kind for job, kind, there in zip(jobs, kinds, finished, strict=True)
                       if job.method == name and not there}  # fmt: skip
             times[name] = measured.times(name, wanted)
             n_readouts[name] = measured.n_readouts.get(name, 1)
-        if report and left:
-            report("measuring the time", len(order), len(order), {})
+            if report:
+                report("measuring the time", number + 1, len(order), {})
     lines = []
     for name in config.methods:
         mine = [(job, kind) for job, kind, there in zip(jobs, kinds, finished, strict=True)
@@ -149,18 +150,22 @@ def job_kinds(jobs: Sequence[Job]) -> list[Kind]:
 
 @dataclass(frozen=True)
 class _Times:
-    """Minutes and tokens of the smaller and of the larger sample."""
+    """Minutes and tokens of two sets of rows, minutes that come once, whether rows are known."""
 
     few: tuple[float, int]
     many: tuple[float, int]
+    once: float = 0.0
+    cached: bool = False
 
     def minutes(self, tokens: float) -> float | None:
         """Of a ranking of so many tokens; None where the sample does not tell."""
         found = line_minutes(self.few, self.many, tokens)
+        if found is None and self.cached:  # what is done for a row is done: the rest is constant
+            found = max(self.few[0], self.many[0])
         if found is None:  # at most in proportion
             most = self.many[0] * max(1.0, tokens / self.many[1])
-            return most if most <= LITTLE_MINUTES else None
-        return found
+            found = most if most <= LITTLE_MINUTES else None
+        return None if found is None else found + self.once
 
 
 def _line(
@@ -175,13 +180,11 @@ def _line(
     per_row = sample.all_tokens / sample.n_rows
     each = [times[kind].minutes(per_row * _n_rows(job, sample)) for job, kind in jobs]
     known = [minutes for minutes in each if minutes is not None]
+    on = f"{len(sample.ids)} rows"
     if len(known) < len(each):
-        return MethodForecast(
-            name, len(jobs), n_finished, None,
-            f"cannot be told: {FEW_ROWS} and {len(sample.ids)} rows took the same time",
-        )  # fmt: skip
-    why = f"{min(FEW_ROWS, len(sample.ids))} and {len(sample.ids)} rows"
-    return MethodForecast(name, len(jobs), n_finished, sum(known), why)
+        why = f"cannot be told: of {on}, the smaller part took as long as the larger"
+        return MethodForecast(name, len(jobs), n_finished, None, why)
+    return MethodForecast(name, len(jobs), n_finished, sum(known), on)
 
 
 def _n_rows(job: Job, sample: Sample) -> int:
@@ -189,7 +192,7 @@ def _n_rows(job: Job, sample: Sample) -> int:
 
 
 class _Measured:
-    """Runs methods on the sample, one cache per size for all of them."""
+    """Runs methods on parts of the sample, with one cache for all of them."""
 
     def __init__(self, prepared: Prepared, sample: Sample, work: Path) -> None:
         config = prepared.config
@@ -201,6 +204,10 @@ class _Measured:
             for given in (config.safe_set, config.harmful_set)
         )
         self.n_readouts: dict[str, int] = {}
+        quarter = max(1, len(sample.ids) // 4)
+        # The longest rows come first in a sample; they are in the largest set.
+        self._rows = {"cold": slice(-quarter, None), "few": slice(-2 * quarter, -quarter),
+                      "many": slice(0, max(1, len(sample.ids) - 2 * quarter))}  # fmt: skip
 
     def times(self, name: str, kinds: set[Kind]) -> Mapping[Kind, _Times] | str:
         """Return the time of every kind asked for, or why it cannot be told."""
@@ -209,62 +216,65 @@ class _Measured:
         if getattr(built, "backend", None) == "endpoint":
             return "cannot be told: it asks an endpoint, and asking costs"
         try:
-            whole_safe = self._warmed_up(name)
+            cold, whole_safe = self._cold(name)
             found: dict[Kind, _Times] = {}
             wanted: list[Kind] = ["first", "seed", "part"]
             for kind in wanted:
                 # The first fills the cache, for the other kinds and for other methods.
                 if kind == "first" or kind in kinds:
-                    few, many = (
-                        (self._minutes(name, n, kind, whole_safe, self._work / f"cache-{n}"),
-                         self._sample.tokens(_size(n, kind)))
-                        for n in (FEW_ROWS, SAMPLE_ROWS)
-                    )  # fmt: skip
-                    found[kind] = _Times(few, many)
+                    few, many = (self._run(name, size, kind, whole_safe)
+                                 for size in ("few", "many"))  # fmt: skip
+                    once = max(0.0, cold - few[0]) if kind == "first" else 0.0
+                    found[kind] = _Times(few, many, once, kind != "first")
         except Exception as error:  # a method that needs more rows must not end the comparison
             why = clipped(" ".join(str(error).split()), REASON_CHARACTERS)[0]
             return f"cannot be told: on a few rows it stops ({why})"
         return found
 
-    def _warmed_up(self, name: str) -> bool:
-        """Run once without a clock, and say whether the method needs its whole safe set to run.
+    def _cold(self, name: str) -> tuple[float, bool]:
+        """Run for the first time; return the minutes, and whether the whole safe set is needed.
 
-        Its work on the safe set then counts as done once, which holds for methods that look at it
-        once; those that train on it for long run on a part as well.
+        A method that refuses a few safe rows is given all: its work on them then comes once. What
+        it did before it refused is in the cache, so that time counts too.
         """
+        start = time.perf_counter()
+        whole_safe = False
         try:
-            self._minutes(name, FEW_ROWS, "first", False, None)
+            self._run(name, "cold", "first", whole_safe)
         except Exception:
             if self._safe is None or len(self._safe) > MOST_SAFE_ROWS:
                 raise
-            self._minutes(name, FEW_ROWS, "first", True, None)
-            return True
-        return False
+            whole_safe = True
+            self._run(name, "cold", "first", whole_safe)
+        return (time.perf_counter() - start) / 60, whole_safe
 
-    def _minutes(
-        self, name: str, n: int, kind: Kind, whole_safe: bool, cache: Path | None
-    ) -> float:
+    def _run(self, name: str, size: str, kind: Kind, whole_safe: bool) -> tuple[float, int]:
+        """Rank some rows of the sample; return minutes and tokens."""
         from tamis.methods.base import rank
 
         config = self._prepared.config
         method = config.methods[name]
         built = build_method(method.name, method.options)
-        rows = self._sample.first(_size(n, kind))
+        # A part of the rows is one fewer, where there are two, so that it is another set.
+        chosen = list(zip(self._sample.ids, self._sample.lengths, strict=True))[self._rows[size]]
+        chosen = chosen[1:] or chosen if kind == "part" else chosen
+        rows = self._sample.seen.restrict([row for row, _ in chosen])
         seed = 1 if kind == "seed" else 0
         sets: dict[str, Any] = {"harmful_set": self._harmful}
         if self._safe is not None and "safe_set" in built.requires:
             least = len(self._safe) if whole_safe else getattr(built, "safe_batch_size", 1)
-            sets["safe_set"] = safe_part(self._safe, n, self._sample.n_rows, least, seed=0)
+            sets["safe_set"] = safe_part(self._safe, len(rows), self._sample.n_rows, least, seed=0)
         if "trusted_set" in built.requires:
             sets["trusted_set"], sets["trusted_harmful"] = self._trusted(seed)
         work = self._work / f"run-{next(self._runs)}"
         scores: list[Any] = []
         minutes = minutes_of(lambda: scores.append(rank(
             rows, built, **sets, model=self._prepared.model if "model" in built.requires else None,
-            render=config.render, seed=seed, work=work, cache=cache, name=method.name,
+            render=config.render, seed=seed, work=work, cache=self._work / "cache",
+            name=method.name,
         )))  # fmt: skip
         self.n_readouts[name] = len(scores[0].readouts())
-        return minutes
+        return minutes, sum(length for _, length in chosen)
 
     def _trusted(self, seed: int) -> tuple[Examples, np.ndarray[Any, Any]]:
         """Draw as many labelled rows as every ranking is given."""
@@ -273,11 +283,6 @@ class _Measured:
         drawn = np.sort(order[: self._prepared.config.n_trusted])
         harmful = np.array([truth[i].harmful for i in drawn], dtype=bool)
         return examples.restrict([examples.ids[i] for i in drawn]), harmful
-
-
-def _size(n: int, kind: Kind) -> int:
-    """Return the rows of a sample; a part of the rows is one fewer, so that it is another set."""
-    return n - 1 if kind == "part" else n
 
 
 def _measuring_minutes(prepared: Prepared) -> float:

@@ -12,7 +12,7 @@ import pytest
 
 from tamis.cli.compare import prepare, run_compare
 from tamis.cli.compare_config import CompareConfig, Job
-from tamis.cli.plan_compare import Forecast, job_kinds, plan_compare
+from tamis.cli.plan_compare import Forecast, _Times, job_kinds, plan_compare
 from tamis.methods.base import RankingInputs
 from tamis.methods.scores import Scores
 
@@ -46,6 +46,20 @@ class Fussy(Slow):
     """Refuses a sample."""
 
     least_rows = 50
+
+
+class Loading(Slow):
+    """Needs four seconds the first time, whatever the rows."""
+
+    def rank(self, inputs: RankingInputs) -> Scores:
+        """Wait for what is not in the cache."""
+        assert inputs.cache is not None
+        mark = inputs.cache / "loaded"
+        if not mark.exists():
+            time.sleep(4)
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+        return super().rank(inputs)
 
 
 class Halving(Slow):
@@ -102,6 +116,13 @@ def test_shared_work_is_counted_once(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_what_is_done_once_is_neither_scaled_nor_forgotten(tmp_path: Path) -> None:
+    """4 seconds once and 400 rows of 20 ms are 12; the rows alone would be 8."""
+    (it,) = expected(comparison(tmp_path, {"it": {"name": f"{HERE}:Loading"}})).methods
+    assert it.minutes is not None
+    assert it.minutes * 60 == pytest.approx(4 + N * PAUSE, rel=0.25)
+
+
 def test_finished_rankings_take_no_time(tmp_path: Path) -> None:
     """And they have filled the cache for the method that is added later."""
     slow = {"name": f"{HERE}:Slow"}
@@ -122,6 +143,13 @@ def test_a_method_that_refuses_a_few_safe_rows_is_given_all(tmp_path: Path) -> N
     (it,) = expected(config).methods
     assert it.minutes is not None
     assert it.minutes * 60 == pytest.approx(N * PAUSE, rel=0.5)
+
+
+def test_known_rows_that_take_no_longer_are_a_constant() -> None:
+    """A fit of a minute, whatever the rows; of unknown rows that would be a guess."""
+    assert _Times((1.0, 10), (0.9, 40), cached=True).minutes(4000) == 1.0
+    assert _Times((1.0, 10), (0.9, 40)).minutes(4000) is None
+    assert _Times((1.0, 10), (2.0, 20), once=5.0).minutes(100) == pytest.approx(15.0)
 
 
 @pytest.mark.parametrize(
