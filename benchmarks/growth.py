@@ -19,7 +19,7 @@ from typing import Any
 from environment import PROJECT, environment, write_result
 
 from tamis.data.example import Examples
-from tamis.runs import peak_rss_gib
+from tamis.memory import peak_rss_gib
 
 SIZES = (1_000, 10_000, 100_000)
 SELECTED = (100_000, 1_000_000, 10_000_000)

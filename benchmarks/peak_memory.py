@@ -32,10 +32,10 @@ def one(arm: str, n_rows: int, batch_size: int) -> dict[str, float]:
     import time
 
     from tamis.data.template import RenderConfig, render
+    from tamis.memory import peak_rss_gib
     from tamis.methods.base import rank
     from tamis.methods.seal import SEAL
     from tamis.models.load import load_model
-    from tamis.runs import peak_rss_gib
 
     lm = load_model()
     config = RenderConfig(max_prompt_tokens=96, max_response_tokens=96)

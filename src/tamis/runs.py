@@ -26,6 +26,7 @@ import yaml
 
 from tamis.errors import ConfigError, MismatchError
 from tamis.files import write_json, write_text_atomic
+from tamis.memory import PeakMemory
 
 REPORTED_PACKAGES = (
     "tamis", "torch", "transformers", "peft", "trl", "accelerate", "datasets", "pyarrow", "numpy",
@@ -55,15 +56,6 @@ def git_sha() -> str | None:
         )  # fmt: skip
         return result.stdout.strip() or None
     return None
-
-
-def peak_rss_gib() -> float:
-    """Return the largest resident memory of this process so far, in GiB."""
-    import resource
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return float(peak) / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 class Stage:
@@ -101,6 +93,7 @@ class Stage:
         self._lock = filelock.FileLock(folder / _LOCK)
         self._started = time.monotonic()
         self._started_at = _now()
+        self._memory = PeakMemory()
 
     @property
     def finished(self) -> bool:
@@ -209,7 +202,7 @@ class Stage:
             "started": self._started_at,
             "finished": _now(),
             "timings": timings,
-            "memory": {"peak_rss_gib": round(peak_rss_gib(), 3)},
+            "memory": self._memory.found(),
             **entries,
         }
         write_json(self.folder / _MANIFEST, manifest)

@@ -100,6 +100,27 @@ def test_every_method_is_measured_on_every_part_it_is_named_for(compared: Any) -
 
 
 @pytest.mark.slow
+def test_the_expected_time_is_printed_first(compared: Any) -> None:
+    """Before the first ranking, with every method and the sum."""
+    before, _, _ = compared[1].stderr.partition("1/11  all trivial-0")
+    for line in ("Expected time", "trivial", "probe", "reading and measuring", "all"):
+        assert line in before
+    assert "not told" not in before
+
+
+@pytest.mark.slow
+def test_a_plan_alone_runs_nothing(folder: Path, compared: Any, tmp_path: Path) -> None:
+    """Rankings to do at a new place; none, and no time for them, where all are there."""
+    for out, n_left in ((tmp_path / "new", 11), (compared[0], 0)):
+        result = tamis("compare", config(folder, out), "--plan", "--json")
+        assert result.returncode == 0, result.stderr
+        found = json.loads(result.stdout)
+        assert sum(method["n_left"] for method in found["methods"]) == n_left
+        assert (sum(method["minutes"] for method in found["methods"]) > 0) == (n_left > 0)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.slow
 def test_a_method_with_labels_is_measured_on_other_rows(compared: Any) -> None:
     """Twenty of forty rows taught the probe, and it is marked."""
     entry = entries(compared[0])["all", "probe"]
@@ -112,8 +133,23 @@ def test_slices_and_costs_stand_beside(compared: Any) -> None:
     found = entries(compared[0])
     assert {"source:one", "source:two"} <= set(found["all", "loss"]["readouts"]["score"]["slices"])
     assert found["all", "loss"]["passes"]["forward"] >= 1.0
+    assert found["all", "loss"]["peak_gib"] >= found["all", "loss"]["start_gib"] > 0
     assert found["half", "loss"]["passes"]["forward"] == 0.0
     assert found["all", "plane"]["flagged"][0]["share_of_harmful"] > 0.5
+
+
+@pytest.mark.slow
+def test_every_method_is_measured_by_turns_and_length(compared: Any) -> None:
+    """The slices are the same for all methods; one without rows is there and says None."""
+    for (rows, _), entry in entries(compared[0]).items():
+        slices = entry["readouts"]["score"]["slices"]
+        assert slices["turns:2+"]["n"] == 0
+        assert slices["turns:2+"]["recall_at_rate"]["value"] is None
+        if rows == "all" and not entry["uses_labels"]:
+            assert sum(slices[f"length:{k}"]["n"] for k in (1, 2, 3, 4)) == 40
+            assert slices["turns:1"]["auroc"]["value"] == pytest.approx(
+                entry["readouts"]["score"]["auroc"]["value"]
+            )
 
 
 @pytest.mark.slow
@@ -123,7 +159,7 @@ def test_it_goes_on_where_it_stopped(folder: Path, compared: Any) -> None:
     before = (out / "comparison.json").read_text()
     stamps = {path: path.stat().st_mtime_ns for path in out.rglob("scores.parquet")}
     assert len(stamps) == 5 + 2 + 4
-    assert tamis("compare", folder / f"{out.name}.yaml").returncode == 0
+    assert tamis("compare", folder / f"{out.name}.yaml", "--no-plan").returncode == 0
     assert (out / "comparison.json").read_text() == before
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
 
@@ -134,6 +170,18 @@ def test_the_table_names_rows_and_methods(compared: Any) -> None:
     shown = compared[1].stdout
     assert "all: 40 rows, 12 harmful" in shown
     assert "probe (labels)" in shown
+
+
+@pytest.mark.slow
+def test_a_comparison_has_a_page(compared: Any, tmp_path: Path) -> None:
+    """`tamis report` of its folder: every method, the label-free apart from the others."""
+    result = tamis("report", compared[0], "--out", tmp_path / "page.html")
+    assert result.returncode == 0, result.stderr
+    page = (tmp_path / "page.html").read_text()
+    assert "Comparison of methods" in page
+    assert "learned from labels" in page
+    assert "all: 40 rows, 12 harmful" in result.stdout
+    assert "half: 20 rows" in result.stdout
 
 
 @pytest.mark.slow

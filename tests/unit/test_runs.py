@@ -33,6 +33,18 @@ def test_a_finished_stage_says_so_and_drops_its_partial_results(tmp_path: Path) 
     assert not (tmp_path / "work").exists()
 
 
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="a mark of Linux")
+def test_a_stages_peak_is_its_own(tmp_path: Path) -> None:
+    """300 MB that were held before it, and no longer, are not in its manifest."""
+    held = bytearray(b"1") * 300_000_000
+    with stage(tmp_path / "large") as first:
+        large = first.finish()["memory"]["peak_rss_gib"]
+    del held
+    with stage(tmp_path / "small") as second:
+        small = second.finish()["memory"]["peak_rss_gib"]
+    assert small < large - 0.25
+
+
 def test_another_request_is_refused_with_the_difference(tmp_path: Path) -> None:
     """The message names the setting and both values."""
     with stage(tmp_path) as first:

@@ -8,9 +8,12 @@ once for every method and every contamination rate.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from tamis.cli.compare_config import CompareConfig, Job, jobs
 from tamis.cli.config import RankSettings
@@ -18,6 +21,7 @@ from tamis.cli.stages import Common, run_rank, stage_model
 from tamis.data.example import Examples, content_of
 from tamis.data.load import load_examples
 from tamis.evaluation.labels import Label, join_labels, read_labels
+from tamis.evaluation.row_shapes import RowShapes, row_shapes
 from tamis.files import json_line, write_json, write_text_atomic
 from tamis.methods import build_method
 from tamis.rng import numpy_generator
@@ -29,13 +33,66 @@ if TYPE_CHECKING:
 CUES = "trivial"
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A comparison whose data are read and whose model is loaded.
+
+    Attributes:
+        config: What to compare.
+        examples: All rows.
+        labels: The labels as read.
+        truth: The label of every row, in row order.
+        shapes: Slices by turns and length.
+        jobs: Every ranking.
+        model: None where no method needs one.
+        read_seconds: Time to read the rows.
+    """
+
+    config: CompareConfig
+    examples: Examples
+    labels: Sequence[Label]
+    truth: Sequence[Label]
+    shapes: RowShapes
+    jobs: Sequence[Job]
+    model: Any
+    read_seconds: float
+
+    def lengths(self, rows: Examples) -> np.ndarray[Any, Any]:
+        """Return the length of some rows: tokens, or characters where there is no model."""
+        if self.model is None:
+            return np.array([sum(len(m.content) for m in row.messages) for row in rows])
+        from tamis.data.template import render
+
+        return np.asarray(render(rows, self.model.tokenizer, self.config.render).lengths)
+
+
+def prepare(config: CompareConfig, report: ProgressReport | None = None) -> Prepared:
+    """Read the data and load the model; faults of either are told now."""
+    start = time.perf_counter()
+    examples = load_examples(config.finetuning_set, config.data)
+    seconds = time.perf_counter() - start
+    labels = read_labels(config.labels)
+    truth = join_labels(examples, labels)
+    todo = jobs(config, examples, truth)
+    needs_model = any("model" in build_method(m.name, m.options).requires
+                      for m in config.methods.values())  # fmt: skip
+    common = _common(config, report)
+    model = stage_model(config.model, common) if needs_model else None
+    shapes = row_shapes(examples)
+    return Prepared(config, examples, labels, truth, shapes, todo, model, seconds)
+
+
+def _common(config: CompareConfig, report: ProgressReport | None) -> Common:
+    return Common(config.out, 0, config.device, config.dtype, False, report)
+
+
 def run_compare(
-    config: CompareConfig, *, report: ProgressReport | None = None, say: Any = None
+    prepared: Prepared, *, report: ProgressReport | None = None, say: Any = None
 ) -> dict[str, Any]:
     """Run every cell that is not there yet, measure all, write `comparison.json`.
 
     Args:
-        config: What to compare.
+        prepared: What to compare.
         report: Progress.
         say: Called with lines for the user as cells finish.
 
@@ -44,27 +101,21 @@ def run_compare(
     """
     from tamis.evaluation.compare import cell_measures
 
-    examples = load_examples(config.finetuning_set, config.data)
-    labels = read_labels(config.labels)
-    truth = join_labels(examples, labels)
-    todo = jobs(config, examples, truth)
-    common = Common(config.out, 0, config.device, config.dtype, False, report)
-    needs_model = any("model" in build_method(m.name, m.options).requires
-                      for m in config.methods.values())  # fmt: skip
-    model = stage_model(config.model, common) if needs_model else None
+    config, shapes = prepared.config, prepared.shapes
+    common = _common(config, report)
     cells: list[Cell] = []
     measures: list[dict[str, Any]] = []
-    for number, job in enumerate(todo, 1):
-        cell = _run(config, common, job, examples, truth, model)
+    for number, job in enumerate(prepared.jobs, 1):
+        cell = _run(config, common, job, prepared.examples, prepared.truth, prepared.model)
         cells.append(cell)
         # One seed for all: draws of a slice are paired between methods.
-        measures.append(cell_measures(cell, labels, seed=0))
+        measures.append(cell_measures(cell, prepared.labels, 0, shapes.slices))
         if say:
             area = measures[-1]["auroc"]["value"]
             shown = "-" if area is None else f"{area:.3f}"
-            say(f"{number}/{len(todo)}  {job.rows} {job.method}-{job.seed}: AUROC {shown}, "
-                f"{cell.seconds:.1f} s")  # fmt: skip
-    found = _summary(config, cells, measures)
+            say(f"{number}/{len(prepared.jobs)}  {job.rows} {job.method}-{job.seed}: AUROC "
+                f"{shown}, {cell.seconds:.1f} s")  # fmt: skip
+    found = {**_summary(config, cells, measures), "length_bounds": list(shapes.length_bounds)}
     write_json(config.out / "comparison.json", found)
     return found
 
@@ -107,7 +158,9 @@ def _run(
     return Cell(
         job.rows, job.method, job.seed, Scores.read(out), excluded,
         seconds=float(manifest["timings"]["seconds"]),
-        peak_gib=float(manifest["memory"]["peak_rss_gib"]),
+        peak_gib=manifest["memory"].get("peak_rss_gib"),
+        start_gib=manifest["memory"].get("start_rss_gib"),
+        gpu_gib=manifest["memory"].get("peak_gpu_gib"),
         passes=manifest["details"].get("passes", {}),
     )  # fmt: skip
 
@@ -126,6 +179,12 @@ def _groups(cells: Sequence[Cell]) -> Iterator[tuple[str, str, list[int]]]:
         places.setdefault((cell.rows, cell.method), []).append(place)
     for (rows, method), found in places.items():
         yield rows, method, found
+
+
+def _largest(values: Sequence[float | None]) -> float | None:
+    """Return the largest, None if one is not known: it might have been larger."""
+    known = [value for value in values if value is not None]
+    return max(known) if len(known) == len(values) else None
 
 
 def _summary(
@@ -153,7 +212,8 @@ def _summary(
             "rows": rows, "method": method, "config": config.methods[method].resolved(),
             "uses_labels": bool(mine[0].excluded),
             "seconds": [cell.seconds for cell in mine],
-            "peak_gib": max(cell.peak_gib for cell in mine),
+            **{name: _largest([getattr(cell, name) for cell in mine])
+               for name in ("peak_gib", "start_gib", "gpu_gib")},
             "passes": mine[0].passes,
             "flagged": [report["flagged"] for report in reports if "flagged" in report],
             "readouts": readouts,

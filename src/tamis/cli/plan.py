@@ -10,31 +10,33 @@ rows; disk is the sample's features, scaled by tokens.
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from tamis.cli.config import RunConfig
+from tamis.cli.plan_ranking import (
+    FEW_ROWS,
+    SAMPLE_ROWS,
+    Sample,
+    draw_sample,
+    line_minutes,
+    minutes_of,
+    safe_part,
+)
 from tamis.data.example import Examples
 from tamis.data.load import load_examples
 from tamis.data.row_lists import read_row_list
 from tamis.errors import ConfigError
 from tamis.evaluation.labels import join_labels, labelled_rows, read_labels
 from tamis.evaluation.prompts import chosen_prompts, read_pairs
+from tamis.memory import peak_rss_gib
 from tamis.methods import build_method
-from tamis.rng import numpy_generator
-from tamis.runs import peak_rss_gib
 
 if TYPE_CHECKING:
     from tamis.models.load import LanguageModel
 
-SAMPLE_ROWS, FEW_ROWS = 32, 8
-LONGEST_ROWS = 4  # of the sample: they decide the memory
-RENDERED_ROWS = 2000  # lengths are read from so many rows
 SAMPLE_PROMPTS = 4
 SAMPLE_STEPS = 2
 _GIB = 2**30
@@ -139,17 +141,9 @@ def plan_run(config: RunConfig, report: Callable[..., None] | None = None) -> Pl
     _check(config, examples)
     ranking_model = config.ranking_model or config.model
     lm = load_model(ranking_model, device=config.device, dtype=config.dtype)
-    order = numpy_generator(config.seed, "plan").permutation(len(examples))[:RENDERED_ROWS]
-    seen = examples.restrict([examples.ids[i] for i in order])
-    lengths = render(seen, lm.tokenizer, config.render).lengths
-    longest = np.argsort(-lengths, kind="stable")[:LONGEST_ROWS].tolist()
-    # Drawn again: a part keeps the order of the file, which may be sorted.
-    drawn = numpy_generator(config.seed, "plan", "sample").permutation(len(seen)).tolist()
-    chosen = [*longest, *(i for i in drawn if i not in longest)][:SAMPLE_ROWS]
-    sample = _Sample(
-        seen, [seen.ids[i] for i in chosen], lengths[chosen].tolist(),
-        float(lengths.mean()) * len(examples), len(examples),
-    )  # fmt: skip
+    sample = draw_sample(
+        examples, lambda seen: render(seen, lm.tokenizer, config.render).lengths, config.seed
+    )
     say = report or (lambda *_: None)
     stages = []
     with tempfile.TemporaryDirectory(prefix="tamis-plan-") as folder:
@@ -164,22 +158,7 @@ def plan_run(config: RunConfig, report: Callable[..., None] | None = None) -> Pl
         say("measuring", 2, 3, {})
         stages.append(_evaluate(config, lm))
         say("measuring", 3, 3, {})
-    return Plan(stages, len(examples), float(lengths.mean()))
-
-
-@dataclass(frozen=True)
-class _Sample:
-    """The rows that are measured, the longest first, and what they stand for."""
-
-    seen: Examples
-    ids: list[str]
-    lengths: list[int]
-    all_tokens: float
-    n_rows: int
-
-    def first(self, n: int) -> Examples:
-        """Return the rows of the first n ids: those of the first n lengths."""
-        return self.seen.restrict(self.ids[:n])
+    return Plan(stages, len(examples), sample.all_tokens / len(examples))
 
 
 def _check(config: RunConfig, examples: Examples) -> None:
@@ -196,7 +175,7 @@ def _check(config: RunConfig, examples: Examples) -> None:
         )
 
 
-def _rank(config: RunConfig, lm: LanguageModel, sample: _Sample, work: Path) -> StageEstimate:
+def _rank(config: RunConfig, lm: LanguageModel, sample: Sample, work: Path) -> StageEstimate:
     from tamis.methods.base import rank
 
     method = build_method(config.method.name, config.method.options)
@@ -204,10 +183,6 @@ def _rank(config: RunConfig, lm: LanguageModel, sample: _Sample, work: Path) -> 
     safe = None
     if config.safe_set is not None:
         safe = load_examples(config.safe_set, config.safe_data or config.data)
-        proportional = round(len(safe) * len(sample.ids) / sample.n_rows)
-        n_safe = min(len(safe), max(proportional, getattr(method, "safe_batch_size", 1)))
-        drawn = numpy_generator(config.seed, "plan", "safe").permutation(len(safe))[:n_safe]
-        safe = safe.restrict([safe.ids[i] for i in drawn])
     others: dict[str, Any] = {}
     if config.harmful_set is not None:
         others["harmful_set"] = load_examples(config.harmful_set, config.safe_data or config.data)
@@ -216,30 +191,31 @@ def _rank(config: RunConfig, lm: LanguageModel, sample: _Sample, work: Path) -> 
         found = labelled_rows(rows, config.trusted_labels)
         others["trusted_set"], others["trusted_harmful"] = found
 
-    def ranked(n: int, name: str) -> float:
-        return _minutes(lambda: rank(
-            sample.first(n), method, safe_set=safe, **others,
+    def ranked(n: int, name: str) -> tuple[float, int]:
+        rows = sample.first(n)
+        part = None if safe is None else safe_part(
+            safe, n, sample.n_rows, getattr(method, "safe_batch_size", 1), config.seed
+        )  # fmt: skip
+        return minutes_of(lambda: rank(
+            rows, method, safe_set=part, **others,
             model=lm if "model" in requires else None,
             seed=config.seed, render=config.render, work=work / name,
-        ))  # fmt: skip
+        )), sample.tokens(n)  # fmt: skip
 
     ranked(2, "warm-up")
     few, many = ranked(FEW_ROWS, "few"), ranked(SAMPLE_ROWS, "many")
-    few_tokens, many_tokens = sum(sample.lengths[:FEW_ROWS]), max(1, sum(sample.lengths))
-    if many_tokens > few_tokens and many > few:
-        rate = (many - few) / (many_tokens - few_tokens)
-        minutes = max(0.0, many - rate * many_tokens) + rate * sample.all_tokens
-    else:  # too few rows, or too quick, for a line
-        minutes = many * sample.all_tokens / many_tokens
+    minutes = line_minutes(few, many, sample.all_tokens)
+    if minutes is None:  # no line: at most in proportion
+        minutes = many[0] * sample.all_tokens / many[1]
     features = (work / "many" / "features").rglob("*.safetensors")
-    disk = sum(path.stat().st_size for path in features) * sample.all_tokens / many_tokens
+    disk = sum(path.stat().st_size for path in features) * sample.all_tokens / many[1]
     return StageEstimate(
         "rank", minutes, _memory_gib(lm), disk / _GIB,
         f"{config.method.name} on {len(sample.ids)} rows",
     )  # fmt: skip
 
 
-def _finetune(config: RunConfig, lm: LanguageModel, sample: _Sample, work: Path) -> StageEstimate:
+def _finetune(config: RunConfig, lm: LanguageModel, sample: Sample, work: Path) -> StageEstimate:
     from tamis.training.sft import finetune
 
     rule = config.select
@@ -252,7 +228,7 @@ def _finetune(config: RunConfig, lm: LanguageModel, sample: _Sample, work: Path)
                  work=work / f"{name}-work", seed=config.seed)  # fmt: skip
 
     tuned("warm-up-adapter")
-    minutes = _minutes(lambda: tuned("adapter"))
+    minutes = minutes_of(lambda: tuned("adapter"))
     return StageEstimate(
         "finetune", minutes * n_steps / SAMPLE_STEPS, _memory_gib(lm), 0.0,
         f"{SAMPLE_STEPS} of {n_steps} steps",
@@ -267,7 +243,7 @@ def _evaluate(config: RunConfig, lm: LanguageModel) -> StageEstimate:
     n = sum(len(found) for found in prompts.values())
     few: dict[str, Any] = {kind: found[:SAMPLE_PROMPTS] for kind, found in prompts.items()}
     n_few = sum(len(found) for found in few.values())
-    minutes = _minutes(
+    minutes = minutes_of(
         lambda: evaluate(
             lm, **few, pairs=None if pairs is None else pairs[:SAMPLE_PROMPTS],
             config=config.evaluate, render_config=config.render, seed=config.seed,
@@ -277,12 +253,6 @@ def _evaluate(config: RunConfig, lm: LanguageModel) -> StageEstimate:
         "evaluate, before and after", 2 * minutes * n / max(1, n_few), _memory_gib(lm), 0.0,
         f"{n_few} of {n} prompts",
     )  # fmt: skip
-
-
-def _minutes(work: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    work()
-    return (time.perf_counter() - start) / 60
 
 
 def _memory_gib(lm: LanguageModel) -> float:

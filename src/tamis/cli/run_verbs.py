@@ -82,21 +82,39 @@ def _pipeline(
 @cli.command()
 def compare(
     config: Annotated[Path, typer.Argument(help="YAML file: see configs/compare.yaml.")],
-    sets: Sets = None, as_json: AsJson = False,
+    sets: Sets = None,
+    plan: Annotated[bool | None, typer.Option(
+        "--plan/--no-plan", help="Print the expected time and stop, or do not measure it; by "
+        "default it is printed first."
+    )] = None,
+    as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Compare ranking methods on the same labelled rows; finished rankings are skipped."""
-    from tamis.cli.compare import run_compare
+    from tamis.cli.compare import prepare, run_compare
     from tamis.cli.compare_config import CompareConfig
+    from tamis.cli.plan_compare import plan_compare
     from tamis.cli.progress import ProgressReport
-    from tamis.cli.show_comparison import comparison_tables
+    from tamis.cli.show_comparison import comparison_tables, forecast_table
 
     settings = CompareConfig.read(config, sets or [])
     with ProgressReport(stderr) as progress:
-        found = run_compare(settings, report=progress, say=stderr.print)
+        prepared = prepare(settings, progress)
+        expected = None if plan is False else plan_compare(prepared, progress)
+        if expected and not plan:
+            stderr.print(forecast_table(expected))
+        found = None if plan else run_compare(prepared, report=progress, say=stderr.print)
+    if expected and found is None:
+        if as_json:
+            typer.echo(json.dumps(expected.to_json()))
+        else:
+            Console().print(forecast_table(expected))
+        return
+    assert found is not None
     if as_json:
         typer.echo(json.dumps(found))
         return
-    Console().print(comparison_tables(found))
+    console = Console()
+    console.print(comparison_tables(found, console.width))
     typer.echo(f"comparison: {settings.out / 'comparison.json'}")
 
 

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from tamis.methods import METHODS, method_class
+from tamis.report.text import visible
 
-# What fits 80 characters; comparison.json has every measure, readout and slice.
+if TYPE_CHECKING:
+    from tamis.cli.plan_compare import Forecast
+
+# What fits 80 characters, and what a wider terminal shows besides, the first first;
+# comparison.json has every measure, readout and slice.
 _SHOWN = {"auroc": "AUROC", "average_precision": "average precision"}
+_WIDER = {"tpr_at_5pct_fpr": "found at 5% FPR", "recall_at_rate": "recall at rate"}
+_COLUMN = 19  # characters of an interval with its borders
+LABELS_NOTE = (
+    "(labels): learned from labels of some of these rows, and measured on the others only."
+)
 
 
 def methods_known() -> list[dict[str, Any]]:
@@ -40,27 +50,64 @@ def method_table(known: Sequence[Mapping[str, Any]]) -> RenderableType:
     return table
 
 
-def comparison_tables(found: Mapping[str, Any]) -> RenderableType:
-    """Return one table per set of rows, and what the cues say."""
+def forecast_table(found: Forecast) -> RenderableType:
+    """Return what a comparison will take, method by method."""
+    table = Table(title="Expected time", title_justify="left")
+    table.add_column("Method", no_wrap=True)
+    for heading in ("Rankings to do", "There already", "Minutes"):
+        table.add_column(heading, justify="right")
+    table.add_column("Measured on")
+    for method in found.methods:
+        minutes = "not told" if method.minutes is None else f"{method.minutes:.1f}"
+        table.add_row(Text(method.method), f"{method.n_left:,}", f"{method.n_finished:,}", minutes,
+                      Text(visible(method.why)))  # fmt: skip
+    table.add_row("reading and measuring", "", "", f"{found.measuring_minutes:.1f}", "")
+    table.add_section()
+    table.add_row("all", f"{sum(m.n_left for m in found.methods):,}",
+                  f"{sum(m.n_finished for m in found.methods):,}", f"{found.minutes:.1f}",
+                  f"without {', '.join(found.untold)}" if found.untold else "")  # fmt: skip
+    return table
+
+
+def comparison_tables(found: Mapping[str, Any], width: int = 80) -> RenderableType:
+    """Return one table per set of rows, and what the cues say.
+
+    Args:
+        found: What `run_compare` gave.
+        width: Characters of the terminal.
+    """
     parts: list[RenderableType] = []
     for rows in dict.fromkeys(entry["rows"] for entry in found["entries"]):
         entries = [entry for entry in found["entries"] if entry["rows"] == rows]
-        score = entries[0]["readouts"]["score"]
-        table = Table(title=f"{rows}: {score['n']:,} rows, {score['n_harmful']:,} harmful",
-                      title_justify="left")  # fmt: skip
-        table.add_column("Method", no_wrap=True)
-        for heading in (*_SHOWN.values(), "AUROC, hard negatives", "Seconds"):
-            table.add_column(heading, justify="right")
-        for entry in entries:
-            score = entry["readouts"]["score"]
-            label = entry["method"] + (" (labels)" if entry["uses_labels"] else "")
-            hard = score["slices"].get("hard_negative")
-            cells = [_interval(score[name]) for name in _SHOWN]
-            cells.append(_interval(hard["auroc"]) if hard else "-")
-            table.add_row(Text(label), *cells, f"{sum(entry['seconds']):,.0f}")
-        parts.append(table)
-        parts += [Text(sentence, "yellow") for sentence in found["cues"].get(rows, ())]
+        parts.append(_rows_table(rows, entries, width))
+        parts += [Text(visible(sentence), "yellow") for sentence in found["cues"].get(rows, ())]
+    if any(entry["uses_labels"] for entry in found["entries"]):
+        parts.append(Text(LABELS_NOTE, "dim"))
     return Group(*parts)
+
+
+def _rows_table(rows: str, entries: Sequence[Mapping[str, Any]], width: int) -> Table:
+    """One set of rows; methods that learned from labels stand below the others."""
+    names = [visible(entry["method"]) + (" (labels)" if entry["uses_labels"] else "")
+             for entry in entries]  # fmt: skip
+    room = width - max(map(len, names)) - (len(_SHOWN) + 1) * _COLUMN - 14  # seconds and borders
+    shown = {**_SHOWN, **dict(list(_WIDER.items())[: max(0, room // _COLUMN)])}
+    score = max((entry["readouts"]["score"] for entry in entries), key=lambda found: found["n"])
+    title = f"{visible(rows)}: {score['n']:,} rows, {score['n_harmful']:,} harmful"
+    table = Table(title=Text(title), title_justify="left")
+    table.add_column("Method", no_wrap=True)
+    for heading in (*shown.values(), "AUROC, hard negatives", "Seconds"):
+        table.add_column(heading, justify="right")
+    for uses_labels in (False, True):
+        table.add_section()
+        for name, entry in zip(names, entries, strict=True):
+            if entry["uses_labels"] is uses_labels:
+                score = entry["readouts"]["score"]
+                hard = score["slices"].get("hard_negative")
+                cells = [_interval(score[measure]) for measure in shown]
+                cells.append(_interval(hard["auroc"]) if hard else "-")
+                table.add_row(Text(name), *cells, f"{sum(entry['seconds']):,.0f}")
+    return table
 
 
 def _interval(measure: Mapping[str, float | None]) -> str:

@@ -26,5 +26,5 @@ def content_folds(ids: Sequence[str], n_folds: int, generator: np.random.Generat
         all, one set after the other.
     """
     place: dict[str, int] = {}
-    contents = np.array([place.setdefault(content_of(row), len(place)) for row in ids], dtype=int)
-    return (generator.permutation(len(place)) % n_folds)[contents]
+    contents = [place.setdefault(content_of(row), len(place)) for row in ids]
+    return np.asarray((generator.permutation(len(place)) % n_folds)[contents])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,8 @@ from tamis.evaluation.ranking import ranking_report
 from tamis.methods.scores import Scores
 
 N_RESAMPLES = 500  # per measure, slice and readout of a cell: ends good to about 0.003
-MEASURES = ("auroc", "average_precision", "tpr_at_1pct_fpr", "tpr_at_5pct_fpr")
+MEASURES = ("auroc", "average_precision", "tpr_at_1pct_fpr", "tpr_at_5pct_fpr",
+            "recall_at_rate")  # fmt: skip
 SLICES = ("clear", "hard_negative")  # shown beside all rows; every slice is in the JSON
 
 
@@ -36,7 +37,9 @@ class Cell:
         scores: What it gave.
         excluded: Ids whose labels it learned from: no measure counts them.
         seconds: Wall time.
-        peak_gib: Largest memory of the process until it ended.
+        peak_gib: Largest memory of the process while it ran; None where that is not known.
+        start_gib: What the process held when it started, such as the model that cells share.
+        gpu_gib: Largest memory on the GPU; None without one.
         passes: Forward and backward passes per row.
     """
 
@@ -46,29 +49,34 @@ class Cell:
     scores: Scores
     excluded: frozenset[str] = frozenset()
     seconds: float = 0.0
-    peak_gib: float = 0.0
+    peak_gib: float | None = None
+    start_gib: float | None = None
+    gpu_gib: float | None = None
     passes: Mapping[str, float] = field(default_factory=dict)
 
 
-def cell_measures(cell: Cell, truth: Sequence[Label], seed: int) -> dict[str, Any]:
-    """Measure every readout of a cell: `ranking_report`, with recall at the contamination rate.
+def cell_measures(
+    cell: Cell, truth: Sequence[Label], seed: int,
+    further: Mapping[str, Collection[str]] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Measure every readout of a cell with `ranking_report`.
 
     Args:
         cell: The ranking.
         truth: Labels of all its rows, and perhaps of others.
         seed: Of the bootstrap; the same for all methods, so that their draws are paired.
+        further: Ids of the rows of further slices, such as `shape_slices`.
 
     Returns:
-        See `ranking_report`; each readout has `recall_at_rate` besides.
+        See `ranking_report`; `flagged` besides where the method flags rows by itself.
     """
     scores = without(cell.scores, cell.excluded)
     readouts = scores.readouts()
     found = ranking_report(
-        scores, readouts, truth, primary="score", seed=seed, n_resamples=N_RESAMPLES
-    )
+        scores, readouts, truth, primary="score", seed=seed, n_resamples=N_RESAMPLES,
+        further=further,
+    )  # fmt: skip
     harmful = np.array([label.harmful for label in join_labels(scores, truth)], dtype=bool)
-    for name, values in readouts.items():
-        found["readouts"][name]["recall_at_rate"] = recall_at_rate(values, harmful)
     if "flagged" in scores.columns:
         flagged = np.asarray(scores.columns["flagged"], dtype=np.float64)
         known = ~np.isnan(flagged)
@@ -95,29 +103,6 @@ def without(scores: Scores, excluded: frozenset[str]) -> Scores:
     )
 
 
-def recall_at_rate(values: np.ndarray, harmful: np.ndarray) -> float | None:
-    """Share of harmful rows among as many riskiest rows as there are harmful ones.
-
-    Rows with equal scores at the cut count by their share, so that no order of the file matters.
-
-    Args:
-        values: Scores, higher = keep; NaN is left out.
-        harmful: The truth.
-
-    Returns:
-        In [0, 1]; None without a harmful scored row.
-    """
-    scored = ~np.isnan(values)
-    values, harmful = values[scored], harmful[scored]
-    n = int(harmful.sum())
-    if not n:
-        return None
-    cut = np.sort(values)[n - 1]
-    below, at = values < cut, values == cut
-    share = (n - below.sum()) / at.sum()
-    return float((harmful[below].sum() + share * harmful[at].sum()) / n)
-
-
 def averaged(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Average one readout's measures over cells.
 
@@ -139,8 +124,6 @@ def averaged(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             values = [report[name]["value"] for report in reports]
             ends |= {"smallest": min(values), "largest": max(values)}
         found[name] = ends
-    if "recall_at_rate" in reports[0]:
-        found["recall_at_rate"] = _mean_or_none([r["recall_at_rate"] for r in reports])
     return found
 
 

@@ -1,13 +1,15 @@
 """How well scores find the harmful rows, when the truth is known.
 
 A harmful row is a positive and its risk is minus its score, so a good ranker (higher = keep) has a
-high AUROC. Three measures, each with a stratified bootstrap interval:
+high AUROC. Four measures, each with a stratified bootstrap interval:
 
 - auroc: P(risk of a harmful row > risk of another row), ties counted half (midranks);
 - average_precision: sum over thresholds of precision x gain in recall, ties taken together;
 - tpr_at_5pct_fpr, tpr_at_1pct_fpr: harmful rows found at the strictest usable threshold, the one
   that flags as many other rows as it may and no more. Rows with equal scores are flagged together
-  or not at all and nothing is interpolated: no draw can make a coarse score look sharper.
+  or not at all and nothing is interpolated: no draw can make a coarse score look sharper;
+- recall_at_rate: harmful rows among as many riskiest rows as there are harmful ones, so the recall
+  (and the precision) of dropping rows at the contamination rate.
 
 Slices say where the score works. For a value of `kind`, `source` or `tier`:
 
@@ -21,7 +23,7 @@ the tier `weak`. The others are named `kind:...`, `source:...`, `tier:...`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -83,11 +85,26 @@ def tpr_at_fpr(positives: Counts, negatives: Counts, max_fpr: float) -> NDArray[
     return np.asarray(found / positives.sum(axis=1), dtype=np.float64)
 
 
+def recall_at_rate(positives: Counts, negatives: Counts) -> NDArray[np.float64]:
+    """Share of harmful rows among the P riskiest, with P = the number of harmful rows.
+
+    Arguments as in `auroc`. Rows with equal scores at the cut count by their share, so that no
+    order of the file matters: chance is the harmful share.
+    """
+    sizes = positives + negatives
+    before = np.cumsum(sizes, axis=1) - sizes
+    wanted = positives.sum(axis=1)
+    # Groups that a resample left out have no rows, and none of them are taken.
+    taken = np.clip((wanted[:, None] - before) / np.maximum(sizes, 1), 0, 1)
+    return np.asarray((taken * positives).sum(axis=1) / wanted, dtype=np.float64)
+
+
 _MEASURES: dict[str, Callable[[Counts, Counts], NDArray[np.float64]]] = {
     "auroc": auroc,
     "average_precision": average_precision,
     "tpr_at_1pct_fpr": lambda positives, negatives: tpr_at_fpr(positives, negatives, 0.01),
     "tpr_at_5pct_fpr": lambda positives, negatives: tpr_at_fpr(positives, negatives, 0.05),
+    "recall_at_rate": recall_at_rate,
 }
 
 
@@ -106,10 +123,10 @@ def detection_measures(
         n_resamples: Resamples behind each interval.
 
     Returns:
-        `auroc`, `average_precision`, `tpr_at_1pct_fpr`, `tpr_at_5pct_fpr`, each `{value, low,
-        high}`, with `n` and `n_harmful` (scored rows) and `n_unscored`. The three numbers of a
-        measure are None where it is not defined: without a harmful or another row, and at 1% below
-        500 other rows.
+        `auroc`, `average_precision`, `tpr_at_1pct_fpr`, `tpr_at_5pct_fpr`, `recall_at_rate`, each
+        `{value, low, high}`, with `n` and `n_harmful` (scored rows) and `n_unscored`. The three
+        numbers of a measure are None where it is not defined: without a harmful or another row, and
+        at 1% below 500 other rows.
     """
     scored = ~np.isnan(values)
     # Distinct scores from the lowest up, so that group 0 is the riskiest.
@@ -172,6 +189,7 @@ def ranking_report(
     primary: str,
     seed: int,
     n_resamples: int = N_RESAMPLES,
+    further: Mapping[str, Collection[str]] | None = None,
 ) -> dict[str, Any]:
     """Compare every readout of a ranking with the truth: the content of `ranking.json`.
 
@@ -182,6 +200,7 @@ def ranking_report(
         primary: The readout whose measures stand at the top level.
         seed: Of the bootstrap. A slice uses the same draws for every readout.
         n_resamples: Resamples behind each interval.
+        further: Ids of the rows of further slices, by name; may hold ids of other rows.
 
     Returns:
         `primary`, the measures of the primary readout (see `detection_measures`) with `slices`,
@@ -197,6 +216,8 @@ def ranking_report(
     joined = join_labels(rows, labels)
     harmful = np.array([label.harmful for label in joined], dtype=bool)
     masks = slice_masks(joined)
+    for name, members in (further or {}).items():
+        masks[name] = np.array([row in members for row in rows.ids], dtype=bool)
     everything = np.ones(len(joined), dtype=bool)
 
     def measured(values: NDArray[np.float64], name: str, mask: NDArray[np.bool_]) -> dict[str, Any]:

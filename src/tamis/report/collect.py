@@ -1,6 +1,7 @@
 """Find the stages in the folders that were given, read them, and say what does not fit together.
 
-A folder is a stage, or holds stages one level down (what `tamis run` and `tamis demo` write).
+A folder is a stage or a comparison, or holds stages one level down (what `tamis run` and `tamis
+demo` write).
 Stages may be given in any order and number; what is missing is absent, what cannot be read is
 named with the reason.
 """
@@ -19,13 +20,14 @@ import yaml
 from tamis.errors import ConfigError, DataError
 from tamis.files import file_sha256
 from tamis.report.records import (
+    ComparisonRecord,
     EvaluateRecord,
     FinetuneRecord,
     RankRecord,
     Record,
     SelectRecord,
 )
-from tamis.report.stages import READERS, read_facts, read_stage
+from tamis.report.stages import COMPARISON, READERS, read_comparison, read_facts, read_stage
 
 _CONFIG, _MANIFEST = "config.yaml", "manifest.json"
 _NAMED_KEYS = 4  # differing settings told by name
@@ -58,6 +60,7 @@ class Collected:
         evaluations: Before first.
         problems: What could not be read.
         mismatches: What does not belong together, in sentences.
+        comparisons: Of methods, in the order given.
     """
 
     ranks: tuple[RankRecord, ...]
@@ -66,6 +69,7 @@ class Collected:
     evaluations: tuple[Evaluated, ...]
     problems: tuple[Problem, ...]
     mismatches: tuple[str, ...]
+    comparisons: tuple[ComparisonRecord, ...] = ()
 
     @property
     def records(self) -> tuple[Record, ...]:
@@ -91,11 +95,17 @@ def collect(folders: Sequence[Path]) -> Collected:
         ConfigError: Not one finished stage could be read.
     """
     records: list[Record] = []
+    comparisons: list[ComparisonRecord] = []
     problems: list[Problem] = []
     for folder in dict.fromkeys(path.resolve() for given in folders for path in _stages(given)):
         found = _read(folder)
-        (problems if isinstance(found, Problem) else records).append(found)  # type: ignore[arg-type]
-    if not records:
+        if isinstance(found, Problem):
+            problems.append(found)
+        elif isinstance(found, ComparisonRecord):
+            comparisons.append(found)
+        else:
+            records.append(found)
+    if not records and not comparisons:
         reasons = "".join(f"\n  {p.folder}: {p.reason}" for p in problems)
         raise ConfigError(
             f"none of the {len(folders)} folders holds a finished stage, so there is nothing to "
@@ -115,12 +125,14 @@ def collect(folders: Sequence[Path]) -> Collected:
     )
     return Collected(
         collected.ranks, collected.selects, collected.finetunes, collected.evaluations,
-        collected.problems, tuple(_mismatches(collected)),
+        collected.problems, tuple(_mismatches(collected)), tuple(comparisons),
     )  # fmt: skip
 
 
 def _stages(folder: Path) -> list[Path]:
-    """Return the folder itself if it is a stage, else the stages one level down."""
+    """Return the folder itself if it is a stage or a comparison, else those one level down."""
+    if (folder / COMPARISON).exists():
+        return [folder]
     if _read_mapping(folder / _MANIFEST).get("stage") in READERS or not folder.is_dir():
         return [folder]
     below = [p for p in sorted(folder.iterdir()) if p.is_dir() and _looks_like_stage(p)]
@@ -130,7 +142,7 @@ def _stages(folder: Path) -> list[Path]:
 
 
 def _looks_like_stage(folder: Path) -> bool:
-    return (folder / _MANIFEST).exists() or (folder / _CONFIG).exists()
+    return any((folder / name).exists() for name in (_MANIFEST, _CONFIG, COMPARISON))
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:
@@ -143,9 +155,16 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def _read(folder: Path) -> Record | Problem:
+def _read(folder: Path) -> Record | ComparisonRecord | Problem:
     if not folder.is_dir():
         return Problem(folder, "there is no such folder")
+    if (folder / COMPARISON).exists():
+        try:
+            return read_comparison(folder)
+        except DataError as error:
+            return Problem(folder, str(error))
+    if (folder / "cells").is_dir():
+        return Problem(folder, f"the comparison is not finished (it has no {COMPARISON} yet)")
     if not (folder / _MANIFEST).exists():
         if not (folder / _CONFIG).exists():
             return Problem(folder, "it holds no stage")

@@ -52,7 +52,7 @@ class Facts:
         started: ISO time, UTC.
         finished: ISO time, UTC.
         timings: Seconds by name; `seconds` is the whole stage.
-        memory: GiB by name.
+        memory: GiB by name; None where it could not be measured.
         rows_by_outcome: Rows per rendering outcome.
         data: The main set: `n_rows`, `fingerprint`, `load`; None for a stage without one.
         safe_set: The same of the safe set.
@@ -70,7 +70,7 @@ class Facts:
     started: str | None = None
     finished: str | None = None
     timings: Mapping[str, float] = field(default_factory=dict)
-    memory: Mapping[str, float] = field(default_factory=dict)
+    memory: Mapping[str, float | None] = field(default_factory=dict)
     rows_by_outcome: Mapping[str, int] = field(default_factory=dict)
     data: DataFacts | None = None
     safe_set: DataFacts | None = None
@@ -230,3 +230,55 @@ class EvaluateRecord:
 
 
 Record = RankRecord | SelectRecord | FinetuneRecord | EvaluateRecord
+
+
+@dataclass(frozen=True)
+class Measures:
+    """How well a readout finds the harmful rows of one slice, averaged over rankings."""
+
+    auroc: Interval
+    average_precision: Interval
+    tpr_at_1pct_fpr: Interval
+    tpr_at_5pct_fpr: Interval
+    recall_at_rate: Interval
+    n: int
+    n_harmful: int
+    n_cells: int = 1
+    slices: dict[str, Measures] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One method on one set of rows; see `comparison.json`."""
+
+    rows: str
+    method: str
+    readouts: dict[str, Measures]
+    config: dict[str, Any] = field(default_factory=dict)
+    uses_labels: bool = False
+    seconds: tuple[float, ...] = ()
+    peak_gib: float | None = None
+    start_gib: float | None = None
+    gpu_gib: float | None = None
+    passes: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Two methods on the same rows."""
+
+    methods: tuple[str, str]
+    spearman: float | None
+    overlap: float | None
+
+
+@dataclass(frozen=True)
+class ComparisonRecord:
+    """A finished comparison of methods."""
+
+    folder: Path
+    entries: tuple[Compared, ...]
+    cues: dict[str, tuple[str, ...]]
+    agreement: dict[str, tuple[Agreement, ...]]
+    selection_ratio: float
+    length_bounds: tuple[float, ...] = ()

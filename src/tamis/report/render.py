@@ -20,6 +20,7 @@ from markupsafe import Markup
 from tamis.errors import ConfigError
 from tamis.files import write_text_atomic
 from tamis.report.collect import Collected, collect
+from tamis.report.comparison import comparison_view
 from tamis.report.excerpts import samples
 from tamis.report.tables import input_table, settings_table, stage_table, version_table
 from tamis.report.terminal import terminal_summary
@@ -66,13 +67,17 @@ def render_page(found: Collected) -> str:
     selected = {id(found.ranking_of(selection)) for selection in found.selects}
     shown, n_sampled = samples(found.evaluations)
     main, others = detection(found)
+    shown_stages = {r.facts.stage for r in found.records}
+    # A comparison alone lacks nothing: it is no run.
+    absent = [stage for stage in _STAGES if stage not in shown_stages] if found.records else []
     page = _environment().from_string(_resource("report.html.j2")).render(
         style=Markup(style),  # ours, without text from data
         style_hash=Markup(f"sha256-{digest}"),
         tiles=at_a_glance(found),
         problems=[(p.folder.name, str(p.folder), p.reason) for p in found.problems],
         mismatches=found.mismatches,
-        absent=[stage for stage in _STAGES if stage not in {r.facts.stage for r in found.records}],
+        absent=absent,
+        comparisons=[comparison_view(record) for record in found.comparisons],
         ranks=[rank_view(rank, with_chart=id(rank) not in selected) for rank in found.ranks],
         detection=main,
         detection_slices=others,

@@ -21,6 +21,7 @@ from tamis.errors import DataError, TamisError
 from tamis.evaluation.statistics import Estimate
 from tamis.methods.scores import Scores
 from tamis.report.records import (
+    ComparisonRecord,
     EndRow,
     EvaluateRecord,
     Facts,
@@ -37,6 +38,7 @@ METRICS = (
     "attack_success_rate", "over_refusal_rate", "preference_rate", "preference_margin",
     "helpful_loss",
 )  # fmt: skip
+COMPARISON = "comparison.json"
 _NAMED_FAULTS = 3  # faults of one file told in words
 
 
@@ -49,6 +51,22 @@ def read_facts(folder: Path) -> Facts:
     values = _read_json(folder / "manifest.json")
     facts: Facts = _checked(Facts, {**values, "folder": folder}, folder / "manifest.json")
     return facts
+
+
+def read_comparison(folder: Path) -> ComparisonRecord:
+    """Read what `tamis compare` wrote.
+
+    Raises:
+        DataError: `comparison.json` is damaged, or a method in it has no score.
+    """
+    path = folder / COMPARISON
+    found: ComparisonRecord = _checked(
+        ComparisonRecord, {**_read_json(path), "folder": folder}, path
+    )
+    bare = [entry.method for entry in found.entries if "score" not in entry.readouts]
+    if bare or not found.entries:
+        raise DataError(f"{path} has no score of {', '.join(bare) or 'any method'}")
+    return found
 
 
 def read_stage(facts: Facts) -> Record:

@@ -40,7 +40,7 @@ _OUTCOMES = {
     "template_refused": "not scored: the chat template refuses the conversation",
 }
 MAIN_SLICES = ("clear", "hard_negative")
-_SLICES = {
+SLICES = {
     "": "all rows",
     "clear": "clear: no harmful rows of tier weak",
     "hard_negative": "against hard negatives",
@@ -140,7 +140,7 @@ def detection_tables(ranks: Sequence[RankRecord]) -> tuple[Table | None, Table |
     ordered = [n for n in ("", *MAIN_SLICES) if n in names]
     for name in [*ordered, *(n for n in names if n not in ordered)]:
         rows = main if name in ordered else others
-        label = _SLICES.get(name, name)
+        label = SLICES.get(name, name)
         for rank in ranks:
             for readout, whole in (rank.quality.readouts if rank.quality else {}).items():
                 found = whole if name == "" else whole.slices.get(name)
@@ -223,16 +223,20 @@ def stage_table(found: Collected) -> Table:
             ))), title=str(model.get("fingerprint", ""))),
             Cell(str(facts.seed), kind="num"),
             Cell(duration(facts.timings.get("seconds")), kind="num"),
-            Cell(_gib(facts), kind="num"),
+            _memory_cell(facts),
             Cell(facts.finished or NOT_MEASURED),
         ))  # fmt: skip
     head = ("Stage", "Model", "Seed", "Time", "Peak memory", "Finished (UTC)")
     return Table("Stages", head, tuple(rows))
 
 
-def _gib(facts: Facts) -> str:
-    peak = facts.memory.get("peak_rss_gib")
-    return NOT_MEASURED if peak is None else f"{number(float(peak))} GiB"
+def _memory_cell(facts: Facts) -> Cell:
+    """Largest memory of the process during the stage, and of the GPU where one was used."""
+    peak, gpu = (facts.memory.get(name) for name in ("peak_rss_gib", "peak_gpu_gib"))
+    notes = () if gpu is None else (f"GPU {number(float(gpu))} GiB",)
+    if peak is None:
+        return Cell(NOT_MEASURED, notes, kind="none")
+    return Cell(f"{number(float(peak))} GiB", notes, kind="num")
 
 
 def input_table(found: Collected) -> Table:

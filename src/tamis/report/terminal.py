@@ -10,6 +10,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from tamis.report.collect import collect
+from tamis.report.comparison import comparison_tables
 from tamis.report.tables import (
     Cell,
     Table,
@@ -22,6 +23,7 @@ from tamis.report.tables import (
 from tamis.report.text import visible
 
 _DETECTION_COLUMNS = 4  # rows, readout, AUROC, average precision: what fits 80 characters
+_COMPARISON_HIDDEN = tuple(range(5, 10))  # of a comparison: after average precision
 
 
 def terminal_summary(folders: Sequence[Path]) -> RenderableType:
@@ -34,7 +36,9 @@ def terminal_summary(folders: Sequence[Path]) -> RenderableType:
         ConfigError: Not one finished stage could be read.
     """
     found = collect(folders)
-    parts: list[RenderableType] = [_table(stage_table(found), hidden=(1, 5))]
+    parts: list[RenderableType] = []
+    if found.records:
+        parts.append(_table(stage_table(found), hidden=(1, 5)))
     parts += [_table(outcome_table(rank), hidden=(3,)) for rank in found.ranks]
     main, _ = detection_tables(found.ranks)
     if main:
@@ -44,6 +48,9 @@ def terminal_summary(folders: Sequence[Path]) -> RenderableType:
     if found.evaluations:
         table = comparison_table(found.evaluations)
         parts.append(_table(table, hidden=(len(table.head) - 1,)))
+    for record in found.comparisons:
+        parts += [_table(table, hidden=_COMPARISON_HIDDEN) for table in comparison_tables(record)]
+        parts += [Text(visible(cue), "yellow") for cues in record.cues.values() for cue in cues]
     parts += [
         Text(f"not shown: {visible(str(problem.folder))}: {visible(problem.reason)}", "yellow")
         for problem in found.problems

@@ -179,6 +179,13 @@ def limits(found: Collected) -> list[str]:
             "No labels were given: nothing here says how many harmful rows were found, or how many "
             "are left."
         )
+    if found.comparisons:
+        said.append(
+            "Intervals of a comparison cover the choice of rows only. They overlap more than the "
+            "methods differ, since all methods saw the same rows: no test of a difference is made. "
+            "Methods were not tuned here; a method whose options were chosen with these labels "
+            "would look better than it is."
+        )
     if found.ranks or found.selects:
         said.append(
             "The rows at the ends are extremes, not a sample: they do not show where harmful rows "
@@ -216,6 +223,10 @@ def at_a_glance(found: Collected) -> list[tuple[str, str, str]]:
         ("Rows ranked", f"{len(rank.scores):,}", f"by {rank.scores.method}")
         for rank in found.ranks[:1]
     ]
+    for compared in found.comparisons[:1]:
+        methods = {entry.method for entry in compared.entries}
+        parts = {entry.rows for entry in compared.entries}
+        tiles.append(("Methods compared", f"{len(methods):,}", f"on {len(parts):,} sets of rows"))
     for selection in found.selects[:1]:
         n, kept = len(selection.ids), int(selection.kept.sum())
         tiles.append(("Rows kept", f"{kept:,}", f"{percent(kept / n) if n else ''} of {n:,}"))

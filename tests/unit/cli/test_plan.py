@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tamis.cli.plan import Plan, StageEstimate, _Sample
-from tamis.data.load import load_examples
+from tamis.cli.plan import Plan, StageEstimate
 from tamis.errors import ConfigError
 
 PLAN = Plan(
@@ -51,13 +50,3 @@ def test_too_large_a_run_names_the_stage() -> None:
     """The stage that needs most."""
     with pytest.raises(ConfigError, match=r"finetune is expected to need 8.0 GiB.*max_batch_tok"):
         PLAN.refuse_above(None, 4.0)
-
-
-def test_a_samples_first_rows_are_those_of_its_first_lengths() -> None:
-    """Whatever their order in the file: the line through two sizes needs the tokens of each."""
-    rows = load_examples([{"prompt": "p", "completion": "x" * n} for n in (3, 1, 2)])
-    ids = [rows.ids[0], rows.ids[2], rows.ids[1]]
-    sample = _Sample(rows, ids, [3, 2, 1], 6.0, 3)
-    for n in (1, 2, 3):
-        found = [len(row.messages[-1].content) for row in sample.first(n)]
-        assert sum(found) == sum(sample.lengths[:n])

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from tamis.evaluation.compare import (
+    MEASURES,
     Cell,
     agreement,
     averaged,
     cell_measures,
     cue_statements,
-    recall_at_rate,
     without,
 )
 from tamis.evaluation.labels import Label
@@ -30,26 +30,6 @@ def scores(values: Any, **columns: Any) -> Scores:
     values = np.asarray(values, dtype=np.float64)
     outcome = ["ok" if not np.isnan(value) else "too_long" for value in values]
     return Scores("toy", IDS, [None] * N, values, outcome, None, columns)
-
-
-@pytest.mark.parametrize(
-    ("values", "harmful", "expected"),
-    [
-        ([0, 1, 2, 3], [1, 1, 0, 0], 1.0),
-        ([0, 1, 2, 3], [0, 1, 1, 0], 0.5),
-        ([0, 0, 0, 0], [1, 1, 0, 0], 0.5),  # all tied: half of any two
-        ([0, 1, 1, 3], [1, 1, 0, 0], 0.75),  # the second is found with probability a half
-        ([np.nan, 1, 2, 3], [1, 1, 0, 0], 1.0),
-    ],
-)
-def test_recall_counts_ties_by_their_share(values: Any, harmful: Any, expected: float) -> None:
-    """As many riskiest rows as there are harmful ones."""
-    assert recall_at_rate(np.array(values, float), np.array(harmful, bool)) == expected
-
-
-def test_recall_without_harmful_rows_is_none() -> None:
-    """Not zero: nothing could be found."""
-    assert recall_at_rate(np.arange(3.0), np.zeros(3, bool)) is None
 
 
 def test_rows_that_taught_a_method_are_not_measured() -> None:
@@ -70,11 +50,24 @@ def test_flagged_rows_are_measured_apart() -> None:
     assert found["flagged"] == {"share_of_harmful": 0.8, "share_of_others": 3 / 29}
 
 
+def test_a_slice_is_measured_within_itself() -> None:
+    """Ids of rows that are not in the ranking change nothing; an empty side is None, not absent."""
+    further = {"first": frozenset([*IDS[5:15], "elsewhere"]), "harmless": frozenset(IDS[30:]),
+               "none": frozenset[str]()}  # fmt: skip
+    values = np.where(np.arange(N) < 12, 0.0, 1.0)
+    found = cell_measures(Cell("all", "m", 0, scores(values)), TRUTH, 0, further)
+    slices = found["readouts"]["score"]["slices"]
+    first = slices["first"]
+    # Five harmful rows; of five others two are tied with them: 1 - (2 / 5) / 2.
+    assert (first["n"], first["n_harmful"], first["auroc"]["value"]) == (10, 5, 0.8)
+    assert (slices["harmless"]["n"], slices["harmless"]["auroc"]["value"]) == (10, None)
+    assert (slices["none"]["n"], slices["none"]["recall_at_rate"]["low"]) == (0, None)
+
+
 def report(value: float | None, low: float | None = None, high: float | None = None) -> Any:
     """One readout's measures."""
     measure = {"value": value, "low": low, "high": high}
-    names = ("auroc", "average_precision", "tpr_at_1pct_fpr", "tpr_at_5pct_fpr")
-    return {**dict.fromkeys(names, measure), "n": 40, "n_harmful": 10, "recall_at_rate": value}
+    return {**dict.fromkeys(MEASURES, measure), "n": 40, "n_harmful": 10}
 
 
 def test_an_average_keeps_the_spread() -> None:
@@ -83,7 +76,8 @@ def test_an_average_keeps_the_spread() -> None:
     assert found["auroc"] == pytest.approx(
         {"value": 0.7, "low": 0.6, "high": 0.8, "smallest": 0.6, "largest": 0.8}
     )
-    assert (found["n_cells"], found["recall_at_rate"]) == (2, pytest.approx(0.7))
+    assert found["n_cells"] == 2
+    assert found["recall_at_rate"] == found["auroc"]  # every measure is averaged alike
 
 
 def test_an_average_over_a_missing_measure_is_missing() -> None:

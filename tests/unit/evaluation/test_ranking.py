@@ -18,6 +18,7 @@ from tamis.evaluation.ranking import (
     average_precision,
     detection_measures,
     ranking_report,
+    recall_at_rate,
     slice_masks,
     tpr_at_fpr,
 )
@@ -74,6 +75,33 @@ def test_average_precision_takes_ties_together() -> None:
 def test_average_precision_survives_groups_that_were_not_drawn() -> None:
     """An empty first group is 0 of 0 and adds nothing."""
     assert average_precision(counts(0, 1), counts(0, 1)) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("positives", "negatives", "expected"),
+    [
+        ((1, 1, 0, 0), (0, 0, 1, 1), 1.0),
+        ((0, 1, 1, 0), (1, 0, 0, 1), 0.5),
+        ((2,), (2,), 0.5),  # all tied: half of any two
+        ((1, 1, 0), (0, 1, 1), 0.75),  # the second is found with probability a half
+        ((0, 0, 2), (0, 0, 0), 1.0),  # groups that were not drawn
+    ],
+)
+def test_recall_counts_ties_by_their_share(
+    positives: Sequence[int], negatives: Sequence[int], expected: float
+) -> None:
+    """As many riskiest rows as there are harmful ones."""
+    assert recall_at_rate(counts(*positives), counts(*negatives)) == pytest.approx(expected)
+
+
+def test_recall_at_rate_has_an_interval() -> None:
+    """Of four harmful rows three are found; resamples of four find more or fewer."""
+    found = measured([0, 1, 2, 9, 3, 4, 5, 6], [True] * 4 + [False] * 4)["recall_at_rate"]
+    low, value, high = found["low"], found["value"], found["high"]
+    assert value == 0.75
+    assert low is not None
+    assert high is not None
+    assert 0 <= low < 0.75 < high <= 1
 
 
 def test_tpr_stops_before_a_tied_group_that_would_exceed_the_rate() -> None:

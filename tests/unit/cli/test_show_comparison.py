@@ -1,0 +1,62 @@
+"""What `tamis compare` prints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from tamis.cli.plan_compare import Forecast, MethodForecast
+from tamis.cli.show_comparison import comparison_tables, forecast_table
+from tamis.evaluation.compare import MEASURES
+
+
+def shown(what: Any, width: int) -> str:
+    """What a terminal of some width shows."""
+    console = Console(width=width)
+    with console.capture() as capture:
+        console.print(what)
+    return capture.get()
+
+
+def entry(method: str, *, uses_labels: bool = False) -> dict[str, Any]:
+    """A method with a different value for every measure."""
+    measures = {name: {"value": 0.9 - i / 10, "low": 0.1, "high": 0.95}
+                for i, name in enumerate(MEASURES)}  # fmt: skip
+    score = {**measures, "n": 30 if uses_labels else 40, "n_harmful": 9, "slices": {}}
+    return {"rows": "all", "method": method, "uses_labels": uses_labels, "seconds": [1.0],
+            "readouts": {"score": score}}  # fmt: skip
+
+
+FOUND = {"entries": [entry("probe", uses_labels=True), entry("loss")],
+         "cues": {"all": ["a cue does as well"]}}  # fmt: skip
+
+
+@pytest.mark.parametrize(("width", "n_more"), [(80, 0), (110, 1), (140, 2)])
+def test_a_wider_terminal_shows_more_measures(width: int, n_more: int) -> None:
+    """AUROC 0.9 and average precision 0.8 always; TPR at 5% 0.6, then recall 0.5."""
+    text = shown(comparison_tables(FOUND, width), width)
+    assert [value in text for value in ("0.900", "0.800", "0.600", "0.500")] == [
+        True, True, n_more > 0, n_more > 1,
+    ]  # fmt: skip
+    assert max(map(len, text.splitlines())) <= width
+
+
+def test_methods_with_labels_are_marked_and_stand_below() -> None:
+    """The note says what the mark means; the title counts the rows of the others."""
+    text = shown(comparison_tables(FOUND), 80)
+    assert text.index("loss") < text.index("probe (labels)")
+    assert "all: 40 rows, 9 harmful" in text
+    assert "learned from labels of some of these rows" in text
+    assert "a cue does as well" in text
+
+
+def test_a_forecast_says_what_is_not_in_its_sum() -> None:
+    """Three minutes and one of measuring; the method that cannot be told has no number."""
+    found = Forecast((MethodForecast("seal", 2, 1, 3.0, "8 and 32 rows"),
+                      MethodForecast("guard", 1, 0, None, "it asks")), 1.0)  # fmt: skip
+    text = shown(forecast_table(found), 120)
+    assert "not told" in text
+    assert "without guard" in text
+    assert " 4.0 " in text
