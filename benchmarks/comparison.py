@@ -62,6 +62,7 @@ SHOWN = (
     "n_harmful",
     "n_cells",
 )
+KEPT = ("rows", "method", "uses_labels", "seconds", "peak_gib", "passes", "flagged", "config")
 DRAWS = 10  # plantings at 2% and 5%, and drawings of 100 labels
 
 
@@ -102,14 +103,12 @@ def figures(out: Path) -> dict[str, Any]:
     found = json.loads((out / "comparison.json").read_text(encoding="utf-8"))
     lines: list[dict[str, Any]] = []
     for entry in found["entries"]:
-        lines.append({
-            key: entry[key] for key in ("rows", "method", "uses_labels", "seconds", "peak_gib", "passes",
-                                        "flagged", "config")
-        } | {"readouts": {
+        readouts = {
             name: {part: _short(values) for part, values in
                    {"all": readout, **readout["slices"]}.items()}
             for name, readout in entry["readouts"].items()
-        }})  # fmt: skip
+        }  # fmt: skip
+        lines.append({**{name: entry[name] for name in KEPT}, "readouts": readouts})
     return {"environment": environment(), "entries": lines,
             "cues": found["cues"], "agreement": found["agreement"]}  # fmt: skip
 

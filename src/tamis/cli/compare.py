@@ -150,7 +150,7 @@ def _run(
         RankSettings(method=method, model=config.model, data=config.data,
                      safe_data=config.safe_data or config.data, render=config.render),
         replace(common, out=out, seed=job.seed), data=config.finetuning_set,
-        safe_set=config.safe_set if "safe_set" in requires else None,
+        safe_set=config.safe_set,
         harmful_set=config.harmful_set,
         trusted_set=config.finetuning_set if trusted else None, trusted_labels=trusted,
         rows=rows, cache=config.cache or config.out / "cache", model=model,
