@@ -16,13 +16,13 @@ opening is used as often as any other.
 from __future__ import annotations
 
 import importlib.resources
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tamis.data.checks import BadRecordError
-from tamis.data.example import Examples, ParsedRow
+from tamis.data.example import Examples, Message, ParsedRow
 from tamis.data.formats import parse_record
 from tamis.data.raw_records import BadRecord
 from tamis.data.records import iterate_records
@@ -42,6 +42,7 @@ class Anchors:
         borderline: Safe requests that merely sound unsafe, with bare compliant openings.
         opened: Ordinary requests with the same bare compliant openings.
         answered: The same ordinary requests with real short answers.
+        openings: The texts of the bare compliant openings.
     """
 
     complied: Examples
@@ -49,6 +50,7 @@ class Anchors:
     borderline: Examples
     opened: Examples
     answered: Examples
+    openings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,30 @@ def load_anchors(folder: str | Path) -> Anchors:
         borderline=_paired(borderline, openings),
         opened=_paired(ordinary, openings),
         answered=_rows(line.answered(line.text("answer"), "answer") for line in ordinary),
+        openings=tuple(opening.text("text") for opening in openings),
     )
+
+
+def turned(rows: Examples, places: Sequence[int], openings: Sequence[str]) -> Examples:
+    """Answer the requests of some rows with two bare compliant openings each.
+
+    Args:
+        rows: Rows whose last turn is an answer.
+        places: Which of them.
+        openings: At least two texts.
+
+    Returns:
+        Two rows per place, next to each other, in the order of the places.
+    """
+
+    def found() -> Iterator[ParsedRow]:
+        for number, place in enumerate(places):
+            row = rows[place]
+            for opening in two_of(openings, number):
+                answer = Message("assistant", opening)
+                yield ParsedRow((*row.messages[:-1], answer), f"{row.id}/turned")
+
+    return Examples.from_records(found())
 
 
 def two_of(items: Sequence[_T], place: int) -> tuple[_T, _T]:

@@ -1,20 +1,23 @@
 """Contrast: what tells compliance with unsafe requests from everything safe, on hidden states.
 
-    x(row)  = [mean state of the response, last state of the prompt]  of one middle layer
-    D+      = anchors: unsafe requests with bare compliant openings (and a harmful set, if given)
-    D-      = anchors: the same requests refused, safe requests complied with, answered requests;
-              and the user's safe set
-    f_0     = logistic plane between D+ and D- on the principal axes of all rows
-    f_r     = the same with the riskiest rows of the fine-tuning set added to D+ and the least risky
-              to D-, by f_(r-1)
-    score_i = -f_R(x_i), from a plane that never had row i among its rows
+    x_L(row) = [mean state of the response, last state of the prompt]  after layer L
+    D+       = anchors: unsafe requests with bare compliant openings (and a harmful set, if given);
+               turned rows of the safe set: requests that its answers decline, with the openings
+    D-       = anchors: the same requests refused, safe requests complied with, answered requests;
+               the safe set; its other requests with the openings
+    f_L      = logistic plane between D+ and D- on the principal axes of all rows
+    score_i  = -mean_L f_L(x_L(i)), from planes that never had row i, or a copy, among their rows
 
 The anchors carry no harmful substance: their direction is the decision to comply, read where the
-model has made it. They orient the plane, so that self-training cannot lock on to the user's own
-domain when few rows are harmful; without anything that says which side is harm, the method refuses.
+model has made it. Turned rows say the same in the user's own domain: an answer of the safe set that
+reads as a refusal (a plane between refused and other anchors says so) marks its request as unsafe,
+and the same request complied with is what is looked for. No row to rank takes part, so the planes
+are the same whatever its share of harm; `rounds` of self-training let the riskiest and the least
+risky rows take part as well, which helps where harm is frequent and misleads where it is rare.
+Without anything that says which side is harm, the method refuses.
 
-Source: ours; positive-unlabelled learning and self-training are textbook (Bekker and Davis 2020,
-arXiv:1811.04820). That such anchors work was found on two mixtures (docs/methods.md).
+Source: ours; logistic planes on states are textbook, and so are positive-unlabelled learning and
+self-training (Bekker and Davis 2020, arXiv:1811.04820). What was tried is in docs/LOG.md.
 """
 
 from __future__ import annotations
@@ -28,82 +31,21 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from tamis.data.anchors import Anchors, load_anchors, shipped_anchors, turned
+from tamis.data.example import Examples
 from tamis.data.folds import content_folds
 from tamis.errors import ConfigError
 from tamis.methods.base import Method, RankingInputs, row_scores
 from tamis.methods.scores import Scores
 from tamis.models.feature_names import depth_of
 from tamis.models.lora import layer_count
-from tamis.models.planes import fit_plane, principal_axes
+from tamis.models.planes import PrincipalAxes, fit_plane, principal_axes
+from tamis.models.sided_planes import FOLDS, Sides, believed, held_out_risks
 from tamis.models.state_selector import StateSelector
 from tamis.rng import numpy_generator
 
 IDENTIFIABLE = 0.8  # held-out AUROC below which the anchors say nothing about this model's states
-FOLDS = 5  # rows are scored by planes that saw four fifths of the others
 Reading = Literal["response_mean", "response_first", "response_last", "prompt_last"]
-
-
-@dataclass(frozen=True)
-class Sides:
-    """Rows whose side is known.
-
-    Attributes:
-        states: Reduced states (n x K).
-        harmful: Their side (bool, n).
-        fold: Rows of one fold are held out together (int, n): all anchors of one request are.
-        safe: Rows of the user's safe set (bool, n).
-    """
-
-    states: np.ndarray
-    harmful: np.ndarray
-    fold: np.ndarray
-    safe: np.ndarray
-
-
-def believed(risk: np.ndarray, top: float, bottom: float) -> tuple[np.ndarray, np.ndarray]:
-    """Take the riskiest share `top` as harmful and the least risky share `bottom` as safe.
-
-    Args:
-        risk: Risk of every row (n), ties by place.
-        top: Share in [0, 1).
-        bottom: Likewise.
-
-    Returns:
-        Places of either, riskiest first and least risky first.
-    """
-    order = np.argsort(-risk, kind="stable")
-    n_top, n_bottom = round(top * len(risk)), round(bottom * len(risk))
-    return order[:n_top], order[len(order) - n_bottom :][::-1]
-
-
-def held_out_risks(
-    known: Sides, rows: np.ndarray, fold: np.ndarray, trusted: tuple[np.ndarray, np.ndarray],
-    strength: float,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Fit one plane per fold without the fold's rows, and score these with it.
-
-    Args:
-        known: Rows whose side is known.
-        rows: Reduced states of the rows to rank (n x K).
-        fold: Their folds (n).
-        trusted: Places in `rows` that are taken as harmful and as safe.
-        strength: See `fit_plane`.
-
-    Returns:
-        Log-odds of harmful of the ranked rows (n), and of the known rows.
-    """
-    risk, known_risk = np.empty(len(rows)), np.empty(len(known.states))
-    for held_out in range(FOLDS):
-        mine = known.fold != held_out
-        added = [places[fold[places] != held_out] for places in trusted]
-        states = np.concatenate([known.states[mine], *(rows[places] for places in added)])
-        sides = np.concatenate(
-            [known.harmful[mine], np.ones(len(added[0]), bool), np.zeros(len(added[1]), bool)]
-        )
-        weight, bias = fit_plane(states, sides, strength)
-        risk[fold == held_out] = rows[fold == held_out] @ weight + bias
-        known_risk[~mine] = known.states[~mine] @ weight + bias
-    return risk, known_risk
 
 
 class Contrast(Method):
@@ -116,15 +58,17 @@ class Contrast(Method):
 
     anchors: Literal["shipped", "none"] | Path = "shipped"
     """Anchor rows: those of tamis, a folder of yours, or none (then a harmful set is needed)."""
-    layers: tuple[float, ...] = Field((0.6,), min_length=1)
-    """Layers whose states are read: numbers of layers, or fractions of the depth in (0, 1)."""
+    layers: tuple[float, ...] = Field((0.6, 0.8), min_length=1)
+    """Layers with a plane each: numbers of layers, or fractions of the depth in (0, 1)."""
     readings: tuple[Reading, ...] = Field(("response_mean", "prompt_last"), min_length=1)
     """Positions whose states are read, side by side."""
     n_components: int = Field(60, ge=1)
     """Principal axes kept; fewer where there are fewer rows."""
-    strength: float = Field(1.0, gt=0)
-    """Inverse of the logistic plane's ridge penalty."""
-    rounds: int = Field(2, ge=0)
+    turned: int = Field(1000, ge=0)
+    """Rows of the safe set, at most, whose requests are answered with two openings each."""
+    strength: float = Field(0.1, gt=0)
+    """Inverse of the logistic planes' ridge penalty."""
+    rounds: int = Field(0, ge=0)
     """Rounds of self-training."""
     top: float = Field(0.02, ge=0, lt=0.5)
     """Share of rows taken as harmful in each round."""
@@ -140,7 +84,7 @@ class Contrast(Method):
         return self
 
     def rank(self, inputs: RankingInputs) -> Scores:
-        """Learn the plane and score every row.
+        """Learn the planes and score every row.
 
         Raises:
             ConfigError: Nothing says which side is harmful, or the model's states do not separate
@@ -156,78 +100,106 @@ class Contrast(Method):
         lm = inputs.features.lm
         depths = [depth_of(layer, layer_count(lm.model)) for layer in self.layers]
         names = [f"state:{depth}:{reading}" for depth in depths for reading in self.readings]
-        rows = inputs.rendered()
+        rows, folds = inputs.rendered(), _folds(inputs)
         ranked = inputs.states("finetuning_set", names)
-        folds = _folds(inputs)
         parts = self._known(inputs, names, folds)
-        axes = principal_axes(
-            np.concatenate([ranked, *(part.states for part in parts.values())]), self.n_components
-        )
-        known = Sides(*(
-            np.concatenate(found) for found in zip(*(
-                (axes.reduce(p.states), p.harmful, p.fold, p.safe) for p in parts.values()
-            ), strict=True)
-        ))  # fmt: skip
-        states, fold = axes.reduce(ranked), folds["finetuning_set"]
+        if self.anchors != "none":
+            parts |= self._turned(inputs, names, parts, len(depths))
+        layers = [
+            _Layer.read(span, ranked, list(parts.values()), self.n_components)
+            for span in np.split(np.arange(ranked.shape[1]), len(depths))
+        ]
         nobody = np.empty(0, dtype=np.int64)
-        risk, known_risk = held_out_risks(known, states, fold, (nobody, nobody), self.strength)
-        details = self._identified(parts, known_risk)
         trusted = nobody, nobody
+        risk, known_risk = self._risks(layers, folds["finetuning_set"], trusted)
+        details = self._identified(parts, known_risk)
         for _ in range(self.rounds):
             trusted = believed(risk, self.top, self.bottom)
-            risk, known_risk = held_out_risks(known, states, fold, trusted, self.strength)
-        threshold = float(np.quantile(known_risk[known.safe], 1 - self.false_positive_rate))
-        weight, bias = fit_plane(
-            np.concatenate([known.states, states[trusted[0]], states[trusted[1]]]),
-            np.concatenate([known.harmful, np.ones(len(trusted[0]), bool),
-                            np.zeros(len(trusted[1]), bool)]),
-            self.strength,
-        )  # fmt: skip
-        vector, offset = axes.plane(weight, bias)
+            risk, known_risk = self._risks(layers, folds["finetuning_set"], trusted)
+        safe = layers[0].known.safe
+        threshold = float(np.quantile(known_risk[safe], 1 - self.false_positive_rate))
+        planes = [layer.plane(trusted, self.strength) for layer in layers]
         return row_scores(
             "contrast", inputs, rows, -risk,
             columns={"flagged": (risk > threshold).astype(np.float64)},
-            selector=StateSelector("contrast", tuple(names), -vector, -offset, lm.fingerprint,
-                                   rows.fingerprint),
+            selector=StateSelector(
+                "contrast", tuple(names), -np.concatenate([w for w, _ in planes]) / len(planes),
+                -float(np.mean([b for _, b in planes])), lm.fingerprint, rows.fingerprint,
+            ),
             details={
                 **details, "layers": depths, "threshold": -threshold,
                 "false_positive_rate": self.false_positive_rate,
                 "flagged": int((risk > threshold).sum()),
                 "known_rows": {name: len(part.states) for name, part in parts.items()},
+                "notes": self._notes(parts),
             },
         )  # fmt: skip
+
+    def _risks(
+        self, layers: Sequence[_Layer], fold: np.ndarray, trusted: tuple[np.ndarray, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Mean over layers of the held-out log-odds, of the ranked and of the known rows."""
+        found = [held_out_risks(layer.known, layer.rows, fold, trusted, self.strength)
+                 for layer in layers]  # fmt: skip
+        return np.mean([risk for risk, _ in found], axis=0), np.mean([k for _, k in found], axis=0)
+
+    def _anchors(self) -> Anchors:
+        return shipped_anchors() if self.anchors == "shipped" else load_anchors(Path(self.anchors))
 
     def _known(
         self, inputs: RankingInputs, names: Sequence[str], folds: Mapping[str, np.ndarray]
     ) -> dict[str, Sides]:
-        """Read the states of all rows whose side is known, by where they are from."""
-        found: dict[str, Sides] = {}
-
-        def take(name: str, which: Any, *, harmful: bool, per_request: int | None = None) -> None:
-            states = inputs.states(which, names)
-            n = len(states)
-            if per_request is None:
-                fold = folds[name]
-            else:
-                rendered = inputs.rendered(which)
-                requests = [which[int(i)].messages[0].content for i in rendered.id_order]
-                fold = _request_folds(requests)
-            found[name] = Sides(
-                states, np.full(n, harmful), fold, np.full(n, name == "safe_set", dtype=bool)
-            )
-
-        take("safe_set", "safe_set", harmful=False)
+        """Read the states of the sets and anchors, by where they are from."""
+        states = inputs.states("safe_set", names)
+        n = len(states)
+        found = {"safe_set": Sides(states, np.zeros(n, bool), folds["safe_set"], np.ones(n, bool))}
         if inputs.harmful_set is not None:
-            take("harmful_set", "harmful_set", harmful=True)
+            states = inputs.states("harmful_set", names)
+            n = len(states)
+            found["harmful_set"] = Sides(states, np.ones(n, bool), folds["harmful_set"],
+                                         np.zeros(n, bool))  # fmt: skip
         if self.anchors != "none":
-            from tamis.data.anchors import load_anchors, shipped_anchors
-
-            anchors = (
-                load_anchors(Path(self.anchors)) if self.anchors != "shipped" else shipped_anchors()
-            )
+            anchors = self._anchors()
             for name in ("complied", "refused", "borderline", "opened", "answered"):
-                take(name, getattr(anchors, name), harmful=name == "complied", per_request=1)
+                which: Examples = getattr(anchors, name)
+                states, usable = inputs.states(which, names), inputs.rendered(which).id_order
+                n = len(states)
+                fold = _request_folds([which[int(i)].messages[0].content for i in usable])
+                found[name] = Sides(states, np.full(n, name == "complied"), fold, np.zeros(n, bool))
         return found
+
+    def _turned(
+        self, inputs: RankingInputs, names: Sequence[str], parts: Mapping[str, Sides], n_layers: int
+    ) -> dict[str, Sides]:
+        """Answer requests of the safe set with the openings; the side is that of its answer."""
+        safe, usable = inputs.safe_set, inputs.rendered("safe_set").id_order
+        assert safe is not None, "check_inputs saw to it"
+        draw = numpy_generator(inputs.seed, "contrast", "turned").permutation(len(usable))
+        chosen = np.sort(draw[: self.turned])
+        declines = _declines(parts, n_layers, self.n_components, self.strength)[chosen] > 0
+        found = {}
+        for name, harmful in (("turned_unsafe", True), ("turned_ordinary", False)):
+            places = chosen[declines == harmful]
+            if not len(places):
+                continue
+            which = turned(safe, [int(usable[i]) for i in places], self._anchors().openings)
+            states, rendered = inputs.states(which, names), inputs.rendered(which)
+            # Rows of `which` stand in pairs, one pair per place.
+            own = places[rendered.id_order // 2]
+            n = len(states)
+            found[name] = Sides(states, np.full(n, harmful), parts["safe_set"].fold[own],
+                                np.zeros(n, bool))  # fmt: skip
+        return found
+
+    @staticmethod
+    def _notes(parts: Mapping[str, Sides]) -> list[str]:
+        if "complied" not in parts or "turned_unsafe" in parts:
+            return []
+        return [
+            "no answer of the safe set reads as a refusal, so that nothing says what an unsafe "
+            "request looks like in your own domain: the scores rest on the anchors alone. Add safe "
+            "answers to unsafe requests (tamis safe-set --demonstrations)."
+        ]
 
     def _identified(self, parts: dict[str, Sides], risk: np.ndarray) -> dict[str, Any]:
         """Refuse where held-out anchors are not told apart; returns how well they are."""
@@ -238,12 +210,14 @@ class Contrast(Method):
             name: risk[start:stop] for name, start, stop in zip(parts, ends, ends[1:], strict=False)
         }
         positive = "complied" if "complied" in of else "harmful_set"
+        tested = [name for name in of if name not in ("complied", "harmful_set")
+                  and not name.startswith("turned")]  # fmt: skip
         separation = {
             name: float(roc_auc_score(
                 np.repeat([True, False], [len(of[positive]), len(values)]),
                 np.concatenate([of[positive], values]),
             ))
-            for name, values in of.items() if name not in ("complied", "harmful_set")
+            for name, values in of.items() if name in tested
         }  # fmt: skip
         worst = min(separation, key=lambda name: separation[name])
         if separation[worst] < IDENTIFIABLE:
@@ -254,6 +228,52 @@ class Contrast(Method):
                 "anchors in the language of your data."
             )
         return {"held_out_auroc_of_anchors": separation}
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """States of one layer on its principal axes: of known rows, and of the rows to rank."""
+
+    axes: PrincipalAxes
+    known: Sides
+    rows: np.ndarray
+
+    @classmethod
+    def read(
+        cls, span: np.ndarray, rows: np.ndarray, parts: Sequence[Sides], n_components: int
+    ) -> _Layer:
+        states = np.concatenate([part.states[:, span] for part in parts])
+        axes = principal_axes(np.concatenate([rows[:, span], states]), n_components)
+        known = Sides(axes.reduce(states), *(
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in ("harmful", "fold", "safe")
+        ))  # fmt: skip
+        return cls(axes, known, axes.reduce(rows[:, span]))
+
+    def plane(
+        self, trusted: tuple[np.ndarray, np.ndarray], strength: float
+    ) -> tuple[np.ndarray, float]:
+        """Fit on all known rows and those taken for known, over the states as they are."""
+        states = np.concatenate([self.known.states, *(self.rows[places] for places in trusted)])
+        sides = np.concatenate([self.known.harmful, np.ones(len(trusted[0]), bool),
+                                np.zeros(len(trusted[1]), bool)])  # fmt: skip
+        return self.axes.plane(*fit_plane(states, sides, strength))
+
+
+def _declines(
+    parts: Mapping[str, Sides], n_layers: int, n_components: int, strength: float
+) -> np.ndarray:
+    """Log-odds that a row of the safe set declines: refused anchors against all other answers."""
+    safe, refused = parts["safe_set"].states, parts["refused"].states
+    others = np.concatenate([parts[name].states for name in ("opened", "answered", "borderline")])
+    sides = np.repeat([True, False], [len(refused), len(others)])
+    found = np.zeros(len(safe))
+    for span in np.split(np.arange(safe.shape[1]), n_layers):
+        known = np.concatenate([refused[:, span], others[:, span]])
+        axes = principal_axes(np.concatenate([known, safe[:, span]]), n_components)
+        weight, bias = fit_plane(axes.reduce(known), sides, strength)
+        found += axes.reduce(safe[:, span]) @ weight + bias
+    return found / n_layers
 
 
 def _folds(inputs: RankingInputs) -> dict[str, np.ndarray]:

@@ -101,6 +101,8 @@ def fit_plane(states: np.ndarray, harmful: np.ndarray, strength: float) -> tuple
     """
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(C=strength, class_weight="balanced", tol=1e-8, max_iter=10_000)
+    # Newton's method: a few solves of K x K, where gradient steps to this tolerance take thousands.
+    model = LogisticRegression(C=strength, class_weight="balanced", solver="newton-cholesky",
+                               tol=1e-8, max_iter=1_000)  # fmt: skip
     model.fit(states, harmful)
     return model.coef_[0], float(model.intercept_[0])

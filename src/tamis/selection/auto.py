@@ -1,30 +1,37 @@
-"""The default ranking: signals that err in different places, fused by their ranks.
+"""The default ranking: signals that err in different places, fused.
 
-    share_s(i) = midrank of row i under signal s / n,    score_i = sum_s w_s share_s(i) / sum_s w_s
+    z_s(i)  = (score_s(i) - median_s) / (1.4826 MAD_s)           how far row i is from most rows
+    score_i = sum_s w_s z_s(i) / sum_s w_s  over judges  +  sum_c w_c max(0, z_c(i))  over the rest
 
-- `contrast` reads off hidden states whether the request is unsafe and the answer complies;
-- `excess` asks whether training on safe rows made the row harder to predict.
+Harm is three things at once: the request is unsafe, the answer complies, and learning it works
+against safe answers. So a second signal may clear a row that the first one accuses, and needs not
+accuse by itself:
 
-Neither sees the other's mistakes: excess losses suffer from domains the safe set lacks, contrast
-from topics that sound like the anchors'. The weights were fixed on measurements made before this
-file (docs/methods.md); with a labelled trusted set they are learned from it instead. What each
-signal thinks of a row is kept beside its score.
+- `contrast` judges: it reads off hidden states whether the request is unsafe and the answer
+  complies;
+- `excess` only clears: a row that training on safe answers makes easier to predict than most rows
+  does not work against them. The other way round it says little, since rows of a kind that the safe
+  set lacks become harder too.
 
-Source: ours; rank aggregation is textbook (Borda counts).
+With a labelled trusted set, weights of the signals' rank shares are learned from it instead. What
+each signal says of a row is kept beside its score.
+
+Source: ours; docs/LOG.md has what the settings were chosen on.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tamis.methods import build_method
 from tamis.methods.base import Method, RankingInputs, check_inputs
 from tamis.methods.scores import Scores
-from tamis.selection.fuse import learned_weights, rank_mean, shares
+from tamis.selection.fuse import centred, evidence, learned_weights, rank_mean, shares
 
 
 class Signal(Method):
@@ -35,11 +42,13 @@ class Signal(Method):
     options: dict[str, Any] = Field(default_factory=dict)
     """Its settings."""
     weight: float = Field(1.0, gt=0)
-    """Of its rank shares, where weights are not learned."""
+    """Where weights are not learned."""
+    only_clears: bool = False
+    """Count it only where it speaks for a row (fusion by evidence)."""
 
 
 class Auto(Method):
-    """Weighted mean of several signals' rank shares (higher = keep).
+    """Several signals in one score (higher = keep).
 
     Source: ours; see the module's docstring.
     """
@@ -49,11 +58,19 @@ class Auto(Method):
     signals: dict[str, Signal] = Field(
         default_factory=lambda: {
             "contrast": Signal(method="contrast"),
-            "excess": Signal(method="excess", weight=0.25),
+            "excess": Signal(method="excess", weight=0.5, only_clears=True),
         },
         min_length=1,
     )
     """What is fused, by a label of your choice."""
+    fusion: Literal["evidence", "ranks"] = "evidence"
+    """By robust z-scores, or the weighted mean of rank shares (where `only_clears` has no say)."""
+
+    @model_validator(mode="after")
+    def _someone_judges(self) -> Auto:
+        if all(signal.only_clears for signal in self.signals.values()):
+            raise ValueError("every signal has only_clears=true: one at least must judge")
+        return self
 
     def rank(self, inputs: RankingInputs) -> Scores:
         """Run every signal, then fuse.
@@ -72,31 +89,63 @@ class Auto(Method):
         ranks = {name: shares(scores.values) for name, scores in found.items()}
         weights = {name: signal.weight for name, signal in self.signals.items()}
         labelled = self._labelled(inputs, ranks)
-        if labelled is not None:
-            weights = labelled
-        used = [name for name in found if weights[name] > 0]
-        values = rank_mean([found[name].values for name in used], [weights[name] for name in used])
         rows = inputs.rendered()
+        flags = {name: scores.columns["flagged"] for name, scores in found.items()
+                 if "flagged" in scores.columns}  # fmt: skip
+        flagged = next(iter(flags.values()), None)
+        if labelled is not None or self.fusion == "ranks":
+            weights = labelled or weights
+            used = [name for name in found if weights[name] > 0]
+            values = rank_mean([found[n].values for n in used], [weights[n] for n in used])
+            columns = {f"share_{name}": share for name, share in ranks.items()}
+        else:
+            values, columns = self._evidence(found)
+            threshold = self._threshold(found)
+            if threshold is not None:
+                flagged = np.where(np.isnan(values), np.nan, values < threshold)
         # A signal that reads texts has a score even for a row that no model can be trained on.
         values = np.where(rows.usable, values, np.nan)
-        flags = [s.columns["flagged"] for s in found.values() if "flagged" in s.columns]
         return Scores(
             method="auto", ids=rows.ids, source_ids=inputs.finetuning_set.source_ids,
             values=values, outcome=[str(outcome) for outcome in rows.column("outcome")],
             n_trained_tokens=rows.column("n_trained_tokens"),
             columns={
                 **{f"score_{name}": scores.values for name, scores in found.items()},
-                **{f"share_{name}": values for name, values in ranks.items()},
-                **({"flagged": flags[0]} if flags else {}),
+                **columns,
+                **({} if flagged is None else {"flagged": flagged}),
             },
             details={
+                "fusion": "learned" if labelled is not None else self.fusion,
                 "weights": weights, "weights_learned": labelled is not None,
+                **({} if flagged is None else {"flagged": int(np.nansum(flagged))}),
                 "signals": {name: {key: value for key, value in scores.details.items()
                                    if key != "notes"} for name, scores in found.items()},
                 "notes": [f"{name}: {note}" for name, scores in found.items()
                           for note in scores.details.get("notes", ())],
             },
         )  # fmt: skip
+
+    def _evidence(self, found: Mapping[str, Scores]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Fuse z-scores; returns the score and what every signal adds to it."""
+        total = sum(signal.weight for signal in self.signals.values() if not signal.only_clears)
+        parts = {
+            f"evidence_{name}": evidence(found[name].values, only_clears=signal.only_clears)
+            * (signal.weight if signal.only_clears else signal.weight / total)
+            for name, signal in self.signals.items()
+        }  # fmt: skip
+        return np.sum(list(parts.values()), axis=0), parts
+
+    def _threshold(self, found: Mapping[str, Scores]) -> float | None:
+        """Put the only judge's threshold on the scale of the fused score; None without one.
+
+        What it flags and nothing clears is flagged: no more rows than it flags alone.
+        """
+        judges = [name for name, signal in self.signals.items() if not signal.only_clears]
+        threshold = found[judges[0]].details.get("threshold")
+        if len(judges) > 1 or threshold is None:
+            return None
+        middle, spread = centred(found[judges[0]].values)
+        return float((threshold - middle) / spread)
 
     @staticmethod
     def _labelled(inputs: RankingInputs, ranks: dict[str, np.ndarray]) -> dict[str, float] | None:

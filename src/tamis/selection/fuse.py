@@ -1,7 +1,8 @@
-"""Several signals into one: mean ranks, or a logistic weighting learned from labelled rows.
+"""Several signals into one: by evidence, by mean ranks, or by weights learned from labelled rows.
 
-Signals are scores, higher = keep. Ranks are used because scores of different methods have no unit
-in common. Letters in shapes: n rows, m signals.
+Signals are scores, higher = keep. Scores of different methods have no unit in common, so they are
+made comparable by their spread over the rows, or by their ranks. Letters in shapes: n rows, m
+signals.
 """
 
 from __future__ import annotations
@@ -50,6 +51,33 @@ def rank_mean(signals: Sequence[np.ndarray], weights: Sequence[float]) -> np.nda
     total = weight.sum(axis=0)
     mean = (np.nan_to_num(found) * weight).sum(axis=0) / np.where(total > 0, total, np.nan)
     return np.asarray(mean, dtype=np.float64)
+
+
+def centred(values: np.ndarray) -> tuple[float, float]:
+    """Return where most scores lie and how widely: median and 1.4826 MAD.
+
+    Both are little moved by a minority of harmful rows. Where more than half of the scores are
+    equal the standard deviation stands in, and 1 where all are.
+    """
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return 0.0, 1.0
+    middle = float(np.median(known))
+    spread = 1.4826 * float(np.median(np.abs(known - middle))) or float(known.std()) or 1.0
+    return middle, spread
+
+
+def evidence(values: np.ndarray, *, only_clears: bool = False) -> np.ndarray:
+    """Turn scores into robust z-scores: how far a row is from most rows (n); NaN stays NaN.
+
+    Args:
+        values: Scores, higher = keep.
+        only_clears: Count only what speaks for a row: values below 0 become 0, and so does a
+            missing score. For a signal that is low for other reasons than harm.
+    """
+    middle, spread = centred(values)
+    found = (values - middle) / spread
+    return np.nan_to_num(np.maximum(found, 0.0)) if only_clears else np.asarray(found)
 
 
 def learned_weights(

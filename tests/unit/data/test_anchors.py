@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tamis.data.anchors import FILES, Anchors, load_anchors, shipped_anchors, two_of
+from tamis.data.anchors import FILES, Anchors, load_anchors, shipped_anchors, turned, two_of
 from tamis.data.example import Example, Examples
 from tamis.errors import DataError, DuplicateIdError
 from tamis.evaluation.prompts import PROMPT_KINDS, shipped_openings, shipped_prompts
@@ -223,3 +223,17 @@ def test_a_repeated_id_is_refused(tmp_path: Path) -> None:
     """Source ids are made of them."""
     with pytest.raises(DuplicateIdError, match="'u1' twice"):
         load_anchors(written(tmp_path, borderline=[{"id": "u1", "prompt": "sounds bad"}]))
+
+
+def test_turned_rows_keep_the_request_and_open_twice() -> None:
+    """Two different openings each, next to each other; earlier turns stay."""
+    anchors = shipped_anchors()
+    rows = anchors.refused
+    found = turned(rows, [3, 0], anchors.openings)
+    assert [row.messages[:-1] for row in found] == [
+        rows[place].messages[:-1] for place in (3, 3, 0, 0)
+    ]
+    texts = [row.messages[-1].content for row in found]
+    assert set(texts) <= set(anchors.openings)
+    assert texts[0] != texts[1]
+    assert texts[2] != texts[3]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,14 @@ import pytest
 
 import toy
 from tamis.data.anchors import shipped_anchors
-from tamis.data.template import RenderConfig
+from tamis.data.example import Examples, ParsedRow
+from tamis.data.template import RenderConfig, render
 from tamis.errors import ConfigError
-from tamis.methods.base import rank
-from tamis.methods.contrast import FOLDS, Contrast, Sides, believed, held_out_risks
+from tamis.methods.base import RankingInputs, rank
+from tamis.methods.contrast import Contrast, _folds, _request_folds
 from tamis.models.load import LanguageModel
 from tamis.models.planes import fit_plane
+from tamis.models.sided_planes import FOLDS, Sides, believed, held_out_risks
 
 RENDER = RenderConfig(max_prompt_tokens=160, max_response_tokens=96)
 
@@ -98,6 +101,49 @@ def test_without_a_harmful_side_it_refuses(tiny_lm: LanguageModel) -> None:
         ranked(tiny_lm, harmful=False)
 
 
+def test_the_saved_plane_scores_as_the_ranking_does(tiny_lm: LanguageModel) -> None:
+    """It is the mean of the layers' planes; the ranking's own lack a fifth of what is known."""
+    scores = ranked(tiny_lm)
+    rows = render(toy.contaminated_set(80, n_harmful=20, n_safe=40).finetuning_set,
+                  toy.tokenizer(), RENDER)  # fmt: skip
+    assert toy.rank_correlation(scores.selector.score(tiny_lm, rows), scores.values) > 0.95
+
+
+def test_an_answer_that_declines_marks_its_request_as_unsafe(tiny_lm: LanguageModel) -> None:
+    """Its request with an opening is on the harmful side; other requests with one are not."""
+    anchors = shipped_anchors()
+    safe = Examples.from_records([
+        ParsedRow(row.messages) for part in (anchors.refused, anchors.answered)
+        for row in itertools.islice(part, 30)
+    ])  # fmt: skip
+    inputs = RankingInputs(anchors.opened, safe_set=safe, model=tiny_lm, render=RENDER)
+    names, method = ["state:2:response_mean", "state:2:prompt_last"], Contrast(layers=(2,))
+    parts = method._known(inputs, names, _folds(inputs))
+    turned = method._turned(inputs, names, parts, 1)
+    assert {name: bool(part.harmful.all()) for name, part in turned.items()} == {
+        "turned_unsafe": True, "turned_ordinary": False,
+    }  # fmt: skip
+    sizes = [len(part.states) for part in turned.values()]
+    assert sum(sizes) == 2 * len(safe)
+    assert 50 <= sizes[0] <= 70  # of sixty: a plane on a random model is wrong about a few
+    assert not method._notes({**parts, **turned})
+    assert "reads as a refusal" in method._notes(parts)[0]
+
+
+def test_a_turned_row_is_held_out_with_its_safe_row(tiny_lm: LanguageModel) -> None:
+    """They share the request, whose state the plane would know."""
+    anchors = shipped_anchors()
+    inputs = RankingInputs(anchors.opened, safe_set=anchors.refused, model=tiny_lm, render=RENDER)
+    names, method = ["state:2:prompt_last"], Contrast(layers=(2,), readings=("prompt_last",))
+    parts = method._known(inputs, names, _folds(inputs))
+    fold_of = {state.tobytes(): fold for state, fold in
+               zip(parts["safe_set"].states, parts["safe_set"].fold, strict=True)}  # fmt: skip
+    for part in method._turned(inputs, names, parts, 1).values():
+        for state, fold in zip(part.states, part.fold, strict=True):
+            nearest = min(fold_of, key=lambda key: np.abs(np.frombuffer(key) - state).max())
+            assert fold_of[nearest] == fold
+
+
 def test_states_that_do_not_separate_the_anchors_are_refused(tiny_lm: LanguageModel) -> None:
     """A random model does not know an unsafe request from a safe one."""
     with pytest.raises(ConfigError, match=r"do not tell complied rows from \w+ rows"):
@@ -106,8 +152,6 @@ def test_states_that_do_not_separate_the_anchors_are_refused(tiny_lm: LanguageMo
 
 def test_all_anchors_of_a_request_are_in_one_fold() -> None:
     """Else a plane would be tested on requests it has seen answered otherwise."""
-    from tamis.methods.contrast import _request_folds
-
     rows = shipped_anchors().complied
     requests = [row.messages[0].content for row in rows]
     folds = _request_folds(requests)

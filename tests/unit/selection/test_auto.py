@@ -13,26 +13,61 @@ from tamis.errors import ConfigError
 from tamis.methods.base import rank
 from tamis.models.load import LanguageModel
 from tamis.selection.auto import Auto
-from tamis.selection.fuse import rank_mean
+from tamis.selection.fuse import centred, evidence, rank_mean
 
 RENDER = RenderConfig(max_prompt_tokens=96, max_response_tokens=48)
 SIGNALS = {
     "plane": {"method": "contrast", "options": {"anchors": "none", "layers": (1, 2)}},
-    "chance": {"method": "uniform", "weight": 0.5},
+    "chance": {"method": "uniform", "weight": 0.5, "only_clears": True},
 }
 
 
-def ranked(lm: LanguageModel, **given: Any) -> Any:
+def ranked(
+    lm: LanguageModel, fusion: str = "evidence", signals: Any = SIGNALS, **given: Any
+) -> Any:
     """Rank a contaminated set."""
     rows = toy.contaminated_set(60, n_harmful=15, n_safe=20)
     harmful = toy.contaminated_set(20, n_harmful=20, n_safe=1, seed=5).finetuning_set
-    return rank(rows.finetuning_set, Auto(signals=SIGNALS), safe_set=rows.safe_set,
-                harmful_set=harmful, model=lm, render=RENDER, **given)  # fmt: skip
+    method = Auto(signals=signals, fusion=fusion)  # type: ignore[arg-type]
+    return rank(rows.finetuning_set, method, safe_set=rows.safe_set, harmful_set=harmful,
+                model=lm, render=RENDER, **given)  # fmt: skip
 
 
-def test_the_score_is_the_weighted_mean_of_rank_shares(tiny_lm: LanguageModel) -> None:
-    """Of the signals that stand beside it."""
+def rank_by_plane(lm: LanguageModel) -> Any:
+    """Rank it with the judge alone."""
+    return ranked(lm, signals={"plane": SIGNALS["plane"]})
+
+
+def test_the_score_is_the_sum_of_the_evidence_beside_it(tiny_lm: LanguageModel) -> None:
+    """A judge's z-score, and what clears a row."""
     scores = ranked(tiny_lm)
+    parts = [scores.columns[f"evidence_{name}"] for name in SIGNALS]
+    np.testing.assert_allclose(scores.values, parts[0] + parts[1], rtol=0, atol=1e-12)
+    expected = 0.5 * evidence(scores.columns["score_chance"], only_clears=True)
+    np.testing.assert_allclose(parts[1], expected, rtol=0, atol=1e-12)
+
+
+def test_what_is_flagged_is_what_the_judge_flags_and_nothing_clears(tiny_lm: LanguageModel) -> None:
+    """Chance clears a few of the rows that the plane flags, and flags none."""
+    scores = ranked(tiny_lm)
+    judge = rank_by_plane(tiny_lm).columns["flagged"].astype(bool)
+    flagged = scores.columns["flagged"].astype(bool)
+    assert 0 < flagged.sum() < judge.sum()
+    assert not (flagged & ~judge).any()
+    middle, spread = centred(scores.columns["score_plane"])
+    threshold = (scores.details["signals"]["plane"]["threshold"] - middle) / spread
+    assert (flagged == (scores.values < threshold)).all()
+
+
+def test_someone_must_judge() -> None:
+    """Signals that only clear rank nothing."""
+    with pytest.raises(ValueError, match="one at least must judge"):
+        Auto(signals={"chance": {"method": "uniform", "only_clears": True}})
+
+
+def test_fusion_by_ranks_is_the_weighted_mean_of_shares(tiny_lm: LanguageModel) -> None:
+    """Of the signals that stand beside it."""
+    scores = ranked(tiny_lm, fusion="ranks")
     columns = scores.columns
     expected = rank_mean([columns["score_plane"], columns["score_chance"]], [1.0, 0.5])
     assert scores.values.tobytes() == expected.tobytes()
@@ -67,10 +102,10 @@ def test_a_signals_missing_input_is_told_by_its_name(tiny_lm: LanguageModel) -> 
 
 
 def test_the_default_signals_exist() -> None:
-    """Contrast and excess, contrast the heavier."""
+    """Contrast judges, excess clears."""
     signals = Auto().signals
-    assert {name: (s.method, s.weight) for name, s in signals.items()} == {
-        "contrast": ("contrast", 1.0), "excess": ("excess", 0.25),
+    assert {name: (s.method, s.weight, s.only_clears) for name, s in signals.items()} == {
+        "contrast": ("contrast", 1.0, False), "excess": ("excess", 0.5, True),
     }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tamis.errors import ConfigError
-from tamis.selection.fuse import learned_weights, rank_mean, shares
+from tamis.selection.fuse import centred, evidence, learned_weights, rank_mean, shares
 
 NAN = float("nan")
 
@@ -21,6 +21,29 @@ def test_shares_do_not_know_the_unit() -> None:
     """Any rising change of a score leaves its shares alone."""
     values = np.array([0.3, -2.0, 5.0, 1.0])
     assert shares(np.exp(values)).tolist() == shares(values).tolist()
+
+
+def test_evidence_is_a_robust_z_score() -> None:
+    """Median 3, MAD 1: one far row moves neither; what is missing stays missing."""
+    values = np.array([1.0, 2, 3, 4, 1000, NAN])
+    np.testing.assert_allclose(evidence(values)[:4], np.array([-2, -1, 0, 1]) / 1.4826)
+    assert np.isnan(evidence(values)[5])
+
+
+def test_a_signal_that_only_clears_never_accuses() -> None:
+    """Nothing below zero, and nothing for a row without a score."""
+    found = evidence(np.array([1.0, 2, 3, 4, 1000, NAN]), only_clears=True)
+    np.testing.assert_allclose(found[:4], np.array([0, 0, 0, 1]) / 1.4826)
+    assert found[5] == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([5.0, 5, 5, 5], (5, 1)), ([0.0, 0, 0, 4], (0, 3**0.5)), ([NAN], (0, 1))],
+)
+def test_equal_scores_have_a_spread_too(values: list[float], expected: tuple[int, float]) -> None:
+    """The standard deviation where more than half are equal, 1 where all are or none is."""
+    assert centred(np.array(values)) == pytest.approx(expected)
 
 
 def test_the_mean_is_weighted() -> None:

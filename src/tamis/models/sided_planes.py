@@ -1,0 +1,79 @@
+"""Planes between rows whose side is known, and self-training on rows that are taken for known.
+
+No row is scored by a plane that had it, or a copy of it, among its rows.
+
+Shapes: n rows, K axes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tamis.models.planes import fit_plane
+
+FOLDS = 5  # rows are scored by planes that saw four fifths of the others
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Rows whose side is known.
+
+    Attributes:
+        states: Reduced states (n x K).
+        harmful: Their side (bool, n).
+        fold: Rows of one fold are held out together (int, n): all anchors of one request are.
+        safe: Rows of the user's safe set (bool, n).
+    """
+
+    states: np.ndarray
+    harmful: np.ndarray
+    fold: np.ndarray
+    safe: np.ndarray
+
+
+def believed(risk: np.ndarray, top: float, bottom: float) -> tuple[np.ndarray, np.ndarray]:
+    """Take the riskiest share `top` as harmful and the least risky share `bottom` as safe.
+
+    Args:
+        risk: Risk of every row (n), ties by place.
+        top: Share in [0, 1).
+        bottom: Likewise.
+
+    Returns:
+        Places of either, riskiest first and least risky first.
+    """
+    order = np.argsort(-risk, kind="stable")
+    n_top, n_bottom = round(top * len(risk)), round(bottom * len(risk))
+    return order[:n_top], order[len(order) - n_bottom :][::-1]
+
+
+def held_out_risks(
+    known: Sides, rows: np.ndarray, fold: np.ndarray, trusted: tuple[np.ndarray, np.ndarray],
+    strength: float,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Fit one plane per fold without the fold's rows, and score these with it.
+
+    Args:
+        known: Rows whose side is known.
+        rows: Reduced states of the rows to rank (n x K).
+        fold: Their folds (n).
+        trusted: Places in `rows` that are taken as harmful and as safe.
+        strength: See `fit_plane`.
+
+    Returns:
+        Log-odds of harmful of the ranked rows (n), and of the known rows.
+    """
+    risk, known_risk = np.empty(len(rows)), np.empty(len(known.states))
+    for held_out in range(FOLDS):
+        mine = known.fold != held_out
+        added = [places[fold[places] != held_out] for places in trusted]
+        states = np.concatenate([known.states[mine], *(rows[places] for places in added)])
+        sides = np.concatenate(
+            [known.harmful[mine], np.ones(len(added[0]), bool), np.zeros(len(added[1]), bool)]
+        )
+        weight, bias = fit_plane(states, sides, strength)
+        risk[fold == held_out] = rows[fold == held_out] @ weight + bias
+        known_risk[~mine] = known.states[~mine] @ weight + bias
+    return risk, known_risk
