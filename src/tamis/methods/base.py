@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from tamis.data.example import Examples
-from tamis.data.template import RenderConfig, RenderedRows, render
+from tamis.data.template import RenderConfig, RenderedRows
 from tamis.errors import ConfigError, DuplicateIdError, MismatchError, NoTrainedTokensError
 from tamis.methods import with_preset
 from tamis.methods.scores import Scores as Scores
@@ -78,7 +78,7 @@ class RankingInputs:
         if examples is None or self.model is None:
             raise ConfigError(f"rendering {which} needs that set and a model.")
         if id(examples) not in self._rendered:
-            found = render(examples, self.model.tokenizer, self.render)
+            found = self.model.renderings.render(examples, self.render)
             self._rendered[id(examples)] = examples, found
         return self._rendered[id(examples)][1]
 

@@ -7,6 +7,7 @@ same model from the hub.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import json
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 
+from tamis.data.renderings import Renderings
 from tamis.errors import ConfigError, MismatchError, MissingDependencyError
 from tamis.files import file_sha256
 from tamis.models.config import ModelConfig
@@ -49,6 +51,11 @@ class LanguageModel:
     fingerprint: str
     device: torch.device
     dtype: torch.dtype
+
+    @functools.cached_property
+    def renderings(self) -> Renderings:
+        """Renders rows with the tokenizer; the same rows once for all who share the model."""
+        return Renderings(self.tokenizer)
 
     def describe(self) -> dict[str, str | None]:
         """Return what a manifest says of the model."""
