@@ -113,7 +113,7 @@ def run_compare(
         if say:
             area = measures[-1]["auroc"]["value"]
             shown = "-" if area is None else f"{area:.3f}"
-            say(f"{number}/{len(prepared.jobs)}  {job.rows} {job.method}-{job.seed}: AUROC "
+            say(f"{number}/{len(prepared.jobs)}  {job.rows} {job.method}-{job.draw}: AUROC "
                 f"{shown}, {cell.seconds:.1f} s")  # fmt: skip
     found = {**_summary(config, cells, measures), "length_bounds": list(shapes.length_bounds)}
     write_json(config.out / "comparison.json", found)
@@ -134,14 +134,14 @@ def _run(
     lists.mkdir(parents=True, exist_ok=True)
     rows, part = None, examples
     if job.ids is not None:
-        rows, part = lists / f"{job.rows}-{job.seed}.txt", examples.restrict(job.ids)
+        rows, part = lists / f"{job.rows}-{job.draw}.txt", examples.restrict(job.ids)
         write_text_atomic(rows, "\n".join(job.ids) + "\n")
     trusted, excluded = None, frozenset[str]()
     requires = build_method(method.name, method.options).requires
     if "trusted_set" in requires:
-        trusted = lists / f"trusted-{job.rows}-{job.seed}.jsonl"
+        trusted = lists / f"trusted-{job.rows}-{job.draw}.jsonl"
         by_id = {row: label.harmful for row, label in zip(examples.ids, truth, strict=True)}
-        drawn = _drawn(part.ids, config.n_trusted, job.seed)
+        drawn = _drawn(part.ids, config.n_trusted, job.draw)
         lines = [json_line({"id": row, "harmful": by_id[row]}) for row in drawn]
         write_text_atomic(trusted, "".join(lines))
         seen = {content_of(row) for row in drawn}
@@ -156,7 +156,7 @@ def _run(
         rows=rows, cache=config.cache or config.out / "cache", model=model,
     )  # fmt: skip
     return Cell(
-        job.rows, job.method, job.seed, Scores.read(out), excluded,
+        job.rows, job.method, job.draw, Scores.read(out), excluded,
         seconds=float(manifest["timings"]["seconds"]),
         peak_gib=manifest["memory"].get("peak_rss_gib"),
         start_gib=manifest["memory"].get("start_rss_gib"),

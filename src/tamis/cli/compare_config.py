@@ -101,17 +101,28 @@ class CompareConfig(Section):
 
 @dataclass(frozen=True)
 class Job:
-    """One ranking to do: rows by id (None is all), method, seed."""
+    """One ranking to do.
+
+    Attributes:
+        rows: Name of the set of rows.
+        ids: Its rows; None is all.
+        method: Label of the method.
+        seed: The method's.
+        draw: Number of the planting, which decides the rows and which of them have labels given;
+            the seed for all rows. The method's seed stays, so that what does not depend on the
+            rows is computed once for all plantings.
+    """
 
     rows: str
     ids: tuple[str, ...] | None
     method: str
     seed: int
+    draw: int
 
     @property
     def folder(self) -> str:
         """Where it lies below the comparison's folder."""
-        return f"cells/{self.rows}/{self.method}-{self.seed}"
+        return f"cells/{self.rows}/{self.method}-{self.draw}"
 
 
 def jobs(config: CompareConfig, examples: Examples, truth: Sequence[Label]) -> list[Job]:
@@ -122,7 +133,9 @@ def jobs(config: CompareConfig, examples: Examples, truth: Sequence[Label]) -> l
     """
     harmful = np.array([label.harmful for label in truth], dtype=bool)
     found = [
-        Job(ALL_ROWS, None, method, seed) for seed in config.seeds for method in config.methods
+        Job(ALL_ROWS, None, method, seed, seed)
+        for seed in config.seeds
+        for method in config.methods
     ]
     for name, part in config.parts.items():
         if (part.rows is None) == (part.rate is None) or name == ALL_ROWS:
@@ -138,5 +151,5 @@ def jobs(config: CompareConfig, examples: Examples, truth: Sequence[Label]) -> l
                 planted_ids(examples.ids, harmful, part.rate or 0.0, seed=0, draw=draw)
             )  # fmt: skip
             chosen = part.methods or list(config.methods)
-            found += [Job(name, tuple(ids), method, draw) for method in chosen]
+            found += [Job(name, tuple(ids), method, config.seeds[0], draw) for method in chosen]
     return found
