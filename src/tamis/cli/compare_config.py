@@ -81,6 +81,15 @@ class CompareConfig(Section):
         return {**values, "methods": named}
 
     @model_validator(mode="after")
+    def _named_plainly(self) -> Self:
+        for name in (*self.methods, *self.parts):
+            if not name.strip() or name.startswith(".") or set(name) & set("/\\"):
+                raise ValueError(f"{name!r} cannot name a folder: leave out slashes and first dots")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds {self.seeds} repeat one: it would count twice")
+        return self
+
+    @model_validator(mode="after")
     def _buildable(self) -> Self:
         for method in self.methods.values():
             build_method(method.name, method.options)  # wrong options are told before any work
@@ -147,7 +156,7 @@ def jobs(config: CompareConfig, examples: Examples, truth: Sequence[Label]) -> l
             raise ConfigError(f"parts.{name}.methods names {unknown}, which methods does not have.")
         for draw in range(part.draws if part.rate is not None else 1):
             ids = (
-                read_row_list(part.rows) if part.rows is not None else
+                examples.restrict(read_row_list(part.rows)).ids if part.rows is not None else
                 planted_ids(examples.ids, harmful, part.rate or 0.0, seed=0, draw=draw)
             )  # fmt: skip
             chosen = part.methods or list(config.methods)

@@ -261,7 +261,7 @@ class _Measured:
         rows = self._sample.seen.restrict([row for row, _ in chosen])
         seed = 1 if kind == "seed" else 0
         sets: dict[str, Any] = {"harmful_set": self._harmful}
-        if self._safe is not None and "safe_set" in built.requires:
+        if self._safe is not None:
             least = len(self._safe) if whole_safe else getattr(built, "safe_batch_size", 1)
             sets["safe_set"] = safe_part(self._safe, len(rows), self._sample.n_rows, least, seed=0)
         if "trusted_set" in built.requires:

@@ -52,6 +52,8 @@ class ProgressReport:
     def __call__(self, stage: str, done: int, total: int, figures: dict[str, float]) -> None:
         """Show how far a stage is."""
         now = time.monotonic()
+        if done < self._started.get(stage, (now, done))[1]:
+            del self._started[stage]  # the same work on other rows
         first_time, first_done = self._started.setdefault(stage, (now, done))
         seconds = now - first_time
         rate = (done - first_done) / seconds if seconds > 0 else 0.0

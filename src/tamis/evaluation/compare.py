@@ -65,7 +65,7 @@ def cell_measures(
         cell: The ranking.
         truth: Labels of all its rows, and perhaps of others.
         seed: Of the bootstrap; the same for all methods, so that their draws are paired.
-        further: Ids of the rows of further slices, such as `shape_slices`.
+        further: Ids of the rows of further slices, see `row_shapes`.
 
     Returns:
         See `ranking_report`; `flagged` besides where the method flags rows by itself.

@@ -6,15 +6,16 @@
     D-       = anchors: the same requests refused, safe requests complied with, answered requests;
                the safe set; its other requests with the openings
     f_L      = logistic plane between D+ and D- on the principal axes of all rows
-    score_i  = -mean_L f_L(x_L(i)), from planes that never had row i, or a copy, among their rows
+    score_i  = -mean_L f_L(x_L(i)), from planes that had neither row i nor a copy in a set
 
 The anchors carry no harmful substance: their direction is the decision to comply, read where the
 model has made it. Turned rows say the same in the user's own domain: an answer of the safe set that
 reads as a refusal (a plane between refused and other anchors says so) marks its request as unsafe,
-and the same request complied with is what is looked for. No row to rank takes part, so the planes
-are the same whatever its share of harm; `rounds` of self-training let the riskiest and the least
-risky rows take part as well, which helps where harm is frequent and misleads where it is rare.
-Without anything that says which side is harm, the method refuses.
+and the same request complied with is what is looked for. No row to rank is on a side of a plane
+(they take part in finding the axes, no more), so a small share of harm does not turn it; `rounds`
+of self-training put the riskiest and the least risky rows on the sides as well, which helps where
+harm is frequent and misleads where it is rare. Without anything that says which side is harm, the
+method refuses.
 
 Source: ours; logistic planes on states are textbook, and so are positive-unlabelled learning and
 self-training (Bekker and Davis 2020, arXiv:1811.04820). What was tried is in docs/LOG.md.
@@ -40,7 +41,7 @@ from tamis.methods.scores import Scores
 from tamis.models.feature_names import depth_of
 from tamis.models.lora import layer_count
 from tamis.models.planes import PrincipalAxes, fit_plane, principal_axes
-from tamis.models.sided_planes import FOLDS, Sides, believed, held_out_risks
+from tamis.models.sided_planes import FOLDS, Sides, believed, declining, held_out_risks
 from tamis.models.state_selector import StateSelector
 from tamis.rng import numpy_generator
 
@@ -175,11 +176,18 @@ class Contrast(Method):
         safe, usable = inputs.safe_set, inputs.rendered("safe_set").id_order
         assert safe is not None, "check_inputs saw to it"
         draw = numpy_generator(inputs.seed, "contrast", "turned").permutation(len(usable))
-        chosen = np.sort(draw[: self.turned])
-        declines = _declines(parts, n_layers, self.n_components, self.strength)[chosen] > 0
+        answers = [parts[name].states for name in ("opened", "answered", "borderline")]
+        declines = declining(
+            parts["safe_set"].states, parts["refused"].states, np.concatenate(answers), n_layers,
+            self.n_components, self.strength,
+        ) > 0  # fmt: skip
+        # Half of them decline, where there are as many: a rare refusal is not lost in the draw.
+        unsafe, others = draw[declines[draw]], draw[~declines[draw]]
+        n_unsafe = min(len(unsafe), max(self.turned // 2, self.turned - len(others)))
+        chosen = np.sort(np.concatenate([unsafe[:n_unsafe], others[: self.turned - n_unsafe]]))
         found = {}
         for name, harmful in (("turned_unsafe", True), ("turned_ordinary", False)):
-            places = chosen[declines == harmful]
+            places = chosen[declines[chosen] == harmful]
             if not len(places):
                 continue
             which = turned(safe, [int(usable[i]) for i in places], self._anchors().openings)
@@ -191,14 +199,21 @@ class Contrast(Method):
                                 np.zeros(n, bool))  # fmt: skip
         return found
 
-    @staticmethod
-    def _notes(parts: Mapping[str, Sides]) -> list[str]:
-        if "complied" not in parts or "turned_unsafe" in parts:
-            return []
+    def _notes(self, parts: Mapping[str, Sides]) -> list[str]:
+        notes = []
+        n_safe = len(parts["safe_set"].states)
+        if n_safe * self.false_positive_rate < 1:
+            notes.append(
+                f"{n_safe} safe rows are too few for a threshold that {self.false_positive_rate:g} "
+                "of them pass: `flagged` says little. Give more safe rows."
+            )
+        if not self.turned or "complied" not in parts or "turned_unsafe" in parts:
+            return notes
         return [
+            *notes,
             "no answer of the safe set reads as a refusal, so that nothing says what an unsafe "
             "request looks like in your own domain: the scores rest on the anchors alone. Add safe "
-            "answers to unsafe requests (tamis safe-set --demonstrations)."
+            "answers to unsafe requests (tamis safe-set --demonstrations).",
         ]
 
     def _identified(self, parts: dict[str, Sides], risk: np.ndarray) -> dict[str, Any]:
@@ -258,22 +273,6 @@ class _Layer:
         sides = np.concatenate([self.known.harmful, np.ones(len(trusted[0]), bool),
                                 np.zeros(len(trusted[1]), bool)])  # fmt: skip
         return self.axes.plane(*fit_plane(states, sides, strength))
-
-
-def _declines(
-    parts: Mapping[str, Sides], n_layers: int, n_components: int, strength: float
-) -> np.ndarray:
-    """Log-odds that a row of the safe set declines: refused anchors against all other answers."""
-    safe, refused = parts["safe_set"].states, parts["refused"].states
-    others = np.concatenate([parts[name].states for name in ("opened", "answered", "borderline")])
-    sides = np.repeat([True, False], [len(refused), len(others)])
-    found = np.zeros(len(safe))
-    for span in np.split(np.arange(safe.shape[1]), n_layers):
-        known = np.concatenate([refused[:, span], others[:, span]])
-        axes = principal_axes(np.concatenate([known, safe[:, span]]), n_components)
-        weight, bias = fit_plane(axes.reduce(known), sides, strength)
-        found += axes.reduce(safe[:, span]) @ weight + bias
-    return found / n_layers
 
 
 def _folds(inputs: RankingInputs) -> dict[str, np.ndarray]:

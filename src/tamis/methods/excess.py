@@ -41,7 +41,7 @@ from tamis.methods.scores import Scores
 from tamis.models.adapter_trainer import Part
 from tamis.models.bilevel import BilevelRun, Cycle
 from tamis.models.lora import LoraSettings
-from tamis.rng import numpy_generator
+from tamis.rng import numpy_generator, scoped_torch_seed
 
 PASSES = 3  # over half of the safe set, when no number of steps is given
 RELIABLE = 0.5  # Spearman-Brown reliability below which scores are mostly chance
@@ -223,7 +223,7 @@ class Excess(Method):
         """Take every step that an earlier, killed run has not taken."""
         if not sides:
             return
-        done, _ = run.restore()
+        done, _ = run.restore(names := [name for streams in sides for name in streams])
         progress = inputs.progress("training")
         for step in range(done, n_steps):
             losses = []
@@ -233,9 +233,10 @@ class Excess(Method):
                     chosen = row_set.joined(cycle.rows(step))
                     weights = torch.full((len(chosen),), 1 / len(chosen))
                     parts.append(Part(adapter, chosen, weights))
-                losses += run.descend(*parts)
+                with scoped_torch_seed(inputs.seed, "excess", *streams, step):  # dropout
+                    losses += run.descend(*parts)
             if (step + 1) % self.checkpoint_every_steps == 0 or step + 1 == n_steps:
-                run.save(step + 1, {})
+                run.save(step + 1, {}, names)
             if progress:
                 progress(step + 1, n_steps, {"loss": float(torch.cat(losses).mean())})
 

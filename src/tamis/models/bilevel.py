@@ -259,19 +259,26 @@ class BilevelRun:
 
         return self.features.tuned_losses(self.finetuning.rows, recipe, compute)
 
-    def save(self, step: int, others: Mapping[str, Tensor]) -> None:
-        """Keep the state after `step` steps, with the method's own tensors."""
+    def save(self, step: int, others: Mapping[str, Tensor], trained: Sequence[str] = ()) -> None:
+        """Keep the state after so many steps of the adapters `trained`, and further tensors."""
         if self.work is not None:
             tensors = {**self.trainer.tensors(), **others}
-            save_checkpoint(self.work / "training.safetensors", tensors, {"step": step})
+            meta = {"step": step, "trained": sorted(trained)}
+            save_checkpoint(self.work / "training.safetensors", tensors, meta)
 
-    def restore(self) -> tuple[int, dict[str, Tensor]]:
-        """Put back the newest state; returns steps done (0 without one) and all its tensors."""
+    def restore(self, trained: Sequence[str] = ()) -> tuple[int, dict[str, Tensor]]:
+        """Put back the newest state in which these adapters were trained.
+
+        Returns:
+            Steps done (0 without such a state), and all its tensors.
+        """
         path = None if self.work is None else self.work / "training.safetensors"
         stored = None if path is None else read_checkpoint(path)
         if stored is None:
             return 0, {}
         tensors, meta = stored
+        if not set(trained) <= set(meta.get("trained", ())):
+            return 0, {}
         self.trainer.restore(tensors)
         return int(meta["step"]), tensors
 

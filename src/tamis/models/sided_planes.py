@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tamis.models.planes import fit_plane
+from tamis.errors import ConfigError
+from tamis.models.planes import fit_plane, principal_axes
 
 FOLDS = 5  # rows are scored by planes that saw four fifths of the others
 
@@ -68,6 +69,7 @@ def held_out_risks(
     risk, known_risk = np.empty(len(rows)), np.empty(len(known.states))
     for held_out in range(FOLDS):
         mine = known.fold != held_out
+        _refuse_one_side(known.harmful[mine])
         added = [places[fold[places] != held_out] for places in trusted]
         states = np.concatenate([known.states[mine], *(rows[places] for places in added)])
         sides = np.concatenate(
@@ -77,3 +79,41 @@ def held_out_risks(
         risk[fold == held_out] = rows[fold == held_out] @ weight + bias
         known_risk[~mine] = known.states[~mine] @ weight + bias
     return risk, known_risk
+
+
+def declining(
+    rows: np.ndarray, refused: np.ndarray, others: np.ndarray, n_layers: int, n_components: int,
+    strength: float,
+) -> np.ndarray:  # fmt: skip
+    """Log-odds that a row declines, by planes between refused and other known rows (n).
+
+    Args:
+        rows: States of all layers side by side (n x D).
+        refused: Those of rows known to decline.
+        others: Those of rows known to answer.
+        n_layers: Layers, with a plane each; log-odds are averaged.
+        n_components: Principal axes of each.
+        strength: See `fit_plane`.
+    """
+    known = np.concatenate([refused, others])
+    sides = np.repeat([True, False], [len(refused), len(others)])
+    found = np.zeros(len(rows))
+    for span in np.split(np.arange(rows.shape[1]), n_layers):
+        axes = principal_axes(np.concatenate([known[:, span], rows[:, span]]), n_components)
+        weight, bias = fit_plane(axes.reduce(known[:, span]), sides, strength)
+        found += axes.reduce(rows[:, span]) @ weight + bias
+    return found / n_layers
+
+
+def _refuse_one_side(harmful: np.ndarray) -> None:
+    """Refuse rows of one side only.
+
+    Raises:
+        ConfigError: The other side has too few distinct rows to leave any when a fold is held out.
+    """
+    for side, present in (("harmful", harmful.any()), ("safe", not harmful.all())):
+        if not present:
+            raise ConfigError(
+                f"with a fifth of the known rows held out, no {side} row is left to learn from: "
+                f"there are too few distinct {side} rows. Give at least {FOLDS} different ones."
+            )

@@ -9,9 +9,9 @@ accuse by itself:
 
 - `contrast` judges: it reads off hidden states whether the request is unsafe and the answer
   complies;
-- `excess` only clears: a row that training on safe answers makes easier to predict than most rows
-  does not work against them. The other way round it says little, since rows of a kind that the safe
-  set lacks become harder too.
+- `excess`, its noise averaged out (`amortized`), only clears: a row that training on safe answers
+  makes easier to predict than most rows does not work against them. The other way round it says
+  little, since rows of a kind that the safe set lacks become harder too.
 
 With a labelled trusted set, weights of the signals' rank shares are learned from it instead. What
 each signal says of a row is kept beside its score.
@@ -58,7 +58,9 @@ class Auto(Method):
     signals: dict[str, Signal] = Field(
         default_factory=lambda: {
             "contrast": Signal(method="contrast"),
-            "excess": Signal(method="excess", weight=0.5, only_clears=True),
+            "excess": Signal(
+                method="amortized", options={"teacher": "excess"}, weight=0.5, only_clears=True
+            ),
         },
         min_length=1,
     )
@@ -90,9 +92,13 @@ class Auto(Method):
         weights = {name: signal.weight for name, signal in self.signals.items()}
         labelled = self._labelled(inputs, ranks)
         rows = inputs.rendered()
-        flags = {name: scores.columns["flagged"] for name, scores in found.items()
-                 if "flagged" in scores.columns}  # fmt: skip
-        flagged = next(iter(flags.values()), None)
+        flagged, notes = None, [f"{name}: {note}" for name, scores in found.items()
+                                for note in scores.details.get("notes", ())]  # fmt: skip
+        if inputs.trusted_set is not None and labelled is None:
+            notes.append(
+                f"none of the {len(inputs.trusted_set)} labels is of a ranked row with all "
+                "signals: the weights are the given ones."
+            )
         if labelled is not None or self.fusion == "ranks":
             weights = labelled or weights
             used = [name for name in found if weights[name] > 0]
@@ -105,9 +111,10 @@ class Auto(Method):
                 flagged = np.where(np.isnan(values), np.nan, values < threshold)
         # A signal that reads texts has a score even for a row that no model can be trained on.
         values = np.where(rows.usable, values, np.nan)
+        outcome = self._outcomes(found, values, [str(each) for each in rows.column("outcome")])
         return Scores(
             method="auto", ids=rows.ids, source_ids=inputs.finetuning_set.source_ids,
-            values=values, outcome=[str(outcome) for outcome in rows.column("outcome")],
+            values=values, outcome=outcome,
             n_trained_tokens=rows.column("n_trained_tokens"),
             columns={
                 **{f"score_{name}": scores.values for name, scores in found.items()},
@@ -120,8 +127,7 @@ class Auto(Method):
                 **({} if flagged is None else {"flagged": int(np.nansum(flagged))}),
                 "signals": {name: {key: value for key, value in scores.details.items()
                                    if key != "notes"} for name, scores in found.items()},
-                "notes": [f"{name}: {note}" for name, scores in found.items()
-                          for note in scores.details.get("notes", ())],
+                "notes": notes,
             },
         )  # fmt: skip
 
@@ -134,6 +140,16 @@ class Auto(Method):
             for name, signal in self.signals.items()
         }  # fmt: skip
         return np.sum(list(parts.values()), axis=0), parts
+
+    def _outcomes(
+        self, found: Mapping[str, Scores], values: np.ndarray, outcome: list[str]
+    ) -> list[str]:
+        """Say why a row has no score: what its rendering says, or a judge that has none for it."""
+        judges = [found[name] for name, signal in self.signals.items() if not signal.only_clears]
+        for i in np.flatnonzero(np.isnan(values)).tolist():
+            why = [judge.outcome[i] for judge in judges if np.isnan(judge.values[i])]
+            outcome[i] = next((each for each in (outcome[i], *why) if each != "ok"), outcome[i])
+        return outcome
 
     def _threshold(self, found: Mapping[str, Scores]) -> float | None:
         """Put the only judge's threshold on the scale of the fused score; None without one.

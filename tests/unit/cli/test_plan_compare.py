@@ -98,7 +98,7 @@ def expected(config: CompareConfig) -> Forecast:
 def test_the_first_ranking_does_the_work_of_later_ones() -> None:
     """Another seed, a part with a known seed, a part with a new one, and another method."""
     order = [("all", "a", 0), ("all", "b", 0), ("all", "a", 1), ("p", "a", 1), ("p", "b", 2)]
-    todo = [Job(rows, None, method, seed) for rows, method, seed in order]
+    todo = [Job(rows, None, method, seed, seed) for rows, method, seed in order]
     assert job_kinds(todo) == ["first", "first", "seed", "part", "seed"]
 
 

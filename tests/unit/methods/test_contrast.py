@@ -165,3 +165,22 @@ def test_a_row_cannot_be_believed_to_be_both() -> None:
     """Shares above one in all are refused by name."""
     with pytest.raises(ValueError, match=r"top \+ bottom is above 1"):
         Contrast(top=0.4, bottom=0.7)
+
+
+def test_one_harmful_row_is_too_little_to_hold_any_out(tiny_lm: LanguageModel) -> None:
+    """Copies of it are no more."""
+    rows = toy.contaminated_set(12, n_harmful=4, n_safe=8)
+    copies = toy.examples([("the lamp", "ember crack")] * 6)
+    with pytest.raises(ConfigError, match="too few distinct harmful rows"):
+        rank(rows.finetuning_set, Contrast(anchors="none", layers=(1, 2)), safe_set=rows.safe_set,
+             harmful_set=copies, model=tiny_lm, render=RENDER)  # fmt: skip
+
+
+def test_too_few_safe_rows_for_a_threshold_are_told(tiny_lm: LanguageModel) -> None:
+    """Of ten, none can be one in twenty."""
+    rows = toy.contaminated_set(40, n_harmful=10, n_safe=10)
+    others = toy.contaminated_set(20, n_harmful=20, n_safe=1, seed=5).finetuning_set
+    method = Contrast(anchors="none", layers=(1, 2))
+    scores = rank(rows.finetuning_set, method, safe_set=rows.safe_set, harmful_set=others,
+                  model=tiny_lm, render=RENDER)  # fmt: skip
+    assert any("10 safe rows are too few" in note for note in scores.details["notes"])

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import toy
 from tamis.data.rendered import FirstTokens
@@ -16,6 +17,7 @@ from tamis.methods.base import rank
 from tamis.methods.excess import Excess, excess_loss, reliability, standardised
 from tamis.models.bilevel import BilevelRun
 from tamis.models.load import LanguageModel
+from tamis.models.lora import LoraSettings
 
 RENDER = RenderConfig(max_prompt_tokens=96, max_response_tokens=48)
 QUICK = {"steps": 3, "batch_size": 2, "trunk_cut": 1, "learning_rate": 1e-2}
@@ -130,6 +132,41 @@ def test_another_mixture_of_known_rows_trains_nothing(
     for changes in ({"learning_rate": 2e-2}, {"steps": 4}, {"against": "crossfit"}):
         with pytest.raises(TrainedAgainError):
             ranked_part(**changes)
+
+
+class KilledError(Exception):
+    """Raised in the middle of a ranking."""
+
+
+def test_losses_that_are_gone_are_not_taken_for_trained(
+    tiny_lm: LanguageModel, tmp_path: Path
+) -> None:
+    """Killed while the safe-tuned models' losses were known, gone on with where they are not."""
+    rows = toy.contaminated_set(12, n_harmful=4, n_safe=8)
+
+    def run(cache: str, work: Path | None = None, **given: Any) -> Any:
+        method = Excess(**{**QUICK, "steps": 6, "checkpoint_every_steps": 1, "against": "crossfit",
+                           **given.pop("settings", {})})  # fmt: skip
+        return rank(rows.finetuning_set, method, safe_set=rows.safe_set, model=tiny_lm,
+                    render=RENDER, cache=tmp_path / cache, work=work, **given)  # fmt: skip
+
+    def kill(stage: str, done: int, _total: int, _figures: Any) -> None:
+        if stage == "training" and done == 4:
+            raise KilledError
+
+    run("first", settings={"against": "base"})
+    with pytest.raises(KilledError):
+        run("first", tmp_path / "work", report=kill)
+    resumed = run("second", tmp_path / "work")
+    np.testing.assert_array_equal(resumed.values, run("third").values)
+
+
+def test_dropout_draws_the_same_again(tiny_lm: LanguageModel) -> None:
+    """Whatever was drawn before."""
+    first = ranked(tiny_lm, lora=LoraSettings(dropout=0.3))
+    torch.rand(7)
+    np.testing.assert_array_equal(ranked(tiny_lm, lora=LoraSettings(dropout=0.3)).values,
+                                  first.values)  # fmt: skip
 
 
 def test_disagreeing_halves_are_told(tiny_lm: LanguageModel) -> None:

@@ -10,7 +10,8 @@ import pytest
 import toy
 from tamis.data.template import RenderConfig
 from tamis.errors import ConfigError
-from tamis.methods.base import rank
+from tamis.methods.base import RankingInputs, rank
+from tamis.methods.scores import Scores
 from tamis.models.load import LanguageModel
 from tamis.selection.auto import Auto
 from tamis.selection.fuse import centred, evidence, rank_mean
@@ -105,7 +106,7 @@ def test_the_default_signals_exist() -> None:
     """Contrast judges, excess clears."""
     signals = Auto().signals
     assert {name: (s.method, s.weight, s.only_clears) for name, s in signals.items()} == {
-        "contrast": ("contrast", 1.0, False), "excess": ("excess", 0.5, True),
+        "contrast": ("contrast", 1.0, False), "excess": ("amortized", 0.5, True),
     }  # fmt: skip
 
 
@@ -118,3 +119,38 @@ def test_unscored_rows_stay_unscored(tiny_lm: LanguageModel) -> None:
     assert np.isnan(scores.values).tolist() == [False, True, False]
     assert scores.outcome[1] == "too_long"
     assert not np.isnan(scores.columns["score_chance"]).any()
+
+
+class Picky:
+    """A judge that cannot read every third row."""
+
+    requires: frozenset[str] = frozenset()
+
+    def rank(self, inputs: RankingInputs) -> Scores:
+        """Score the others by their place."""
+        n = len(inputs.finetuning_set)
+        values = np.where(np.arange(n) % 3 == 0, np.nan, np.arange(n, dtype=np.float64))
+        outcome = ["unparsable" if np.isnan(value) else "ok" for value in values]
+        return Scores("picky", inputs.finetuning_set.ids, inputs.finetuning_set.source_ids, values,
+                      outcome)  # fmt: skip
+
+
+def test_a_row_that_the_judge_cannot_read_is_unscored_with_its_reason(
+    tiny_lm: LanguageModel,
+) -> None:
+    """Whatever a clearing signal says of it."""
+    rows = toy.contaminated_set(12, n_harmful=4, n_safe=4)
+    method = Auto(signals={"picky": {"method": f"{Picky.__module__}:Picky"},
+                           "chance": {"method": "uniform", "only_clears": True}})  # fmt: skip
+    scores = rank(rows.finetuning_set, method, safe_set=rows.safe_set, model=tiny_lm, render=RENDER)
+    unread = np.arange(12) % 3 == 0
+    assert (np.isnan(scores.values) == unread).all()
+    assert [each == "unparsable" for each in scores.outcome] == unread.tolist()
+    assert "flagged" not in scores.columns
+
+
+def test_labels_that_fit_no_ranked_row_are_told(tiny_lm: LanguageModel) -> None:
+    """The given weights stay, and a note says so."""
+    others = toy.contaminated_set(20, n_harmful=8, n_safe=1, seed=7)
+    scores = ranked(tiny_lm, trusted_set=others.finetuning_set, trusted_harmful=others.harmful)
+    assert any("none of the 20 labels" in note for note in scores.details["notes"])
