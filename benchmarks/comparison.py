@@ -62,7 +62,9 @@ SHOWN = (
     "n_harmful",
     "n_cells",
 )
-KEPT = ("rows", "method", "uses_labels", "seconds", "peak_gib", "passes", "flagged", "config")
+KEPT = ("rows", "method", "uses_labels", "seconds", "peak_gib", "passes", "flagged")
+SLICES = ("all", "clear", "hard_negative", "source:hh-rlhf/harmless-base/chosen", "turns:1",
+          "turns:2+", "length:1", "length:2", "length:3", "length:4")  # fmt: skip
 DRAWS = 10  # plantings at 2% and 5%, and drawings of 100 labels
 
 
@@ -105,12 +107,14 @@ def figures(out: Path) -> dict[str, Any]:
     for entry in found["entries"]:
         readouts = {
             name: {part: _short(values) for part, values in
-                   {"all": readout, **readout["slices"]}.items()}
+                   {"all": readout, **readout["slices"]}.items() if part in SLICES}
             for name, readout in entry["readouts"].items()
+            if name == "score" or entry["method"] == "trivial"
         }  # fmt: skip
         lines.append({**{name: entry[name] for name in KEPT}, "readouts": readouts})
-    return {"environment": environment(), "entries": lines,
-            "cues": found["cues"], "agreement": found["agreement"]}  # fmt: skip
+    settings = {entry["method"]: entry["config"] for entry in found["entries"]}
+    return {"environment": environment(), "settings": settings, "entries": lines,
+            "cues": found["cues"], "agreement": found["agreement"]["all"]}  # fmt: skip
 
 
 def _short(values: dict[str, Any]) -> dict[str, Any]:

@@ -72,7 +72,8 @@ def test_fusion_by_ranks_is_the_weighted_mean_of_shares(tiny_lm: LanguageModel) 
     columns = scores.columns
     expected = rank_mean([columns["score_plane"], columns["score_chance"]], [1.0, 0.5])
     assert scores.values.tobytes() == expected.tobytes()
-    assert {"share_plane", "share_chance", "flagged"} <= set(columns)
+    assert {"share_plane", "share_chance"} <= set(columns)
+    assert "flagged" not in columns  # a judge's threshold says nothing of a mean of ranks
     assert not scores.details["weights_learned"]
 
 
@@ -132,7 +133,7 @@ class Picky:
         values = np.where(np.arange(n) % 3 == 0, np.nan, np.arange(n, dtype=np.float64))
         outcome = ["unparsable" if np.isnan(value) else "ok" for value in values]
         return Scores("picky", inputs.finetuning_set.ids, inputs.finetuning_set.source_ids, values,
-                      outcome)  # fmt: skip
+                      outcome, None)  # fmt: skip
 
 
 def test_a_row_that_the_judge_cannot_read_is_unscored_with_its_reason(
