@@ -185,12 +185,12 @@ class Contrast(Method):
         unsafe, others = draw[declines[draw]], draw[~declines[draw]]
         n_unsafe = min(len(unsafe), max(self.turned // 2, self.turned - len(others)))
         chosen = np.sort(np.concatenate([unsafe[:n_unsafe], others[: self.turned - n_unsafe]]))
-        found = {}
+        found, openings = {}, self._anchors().openings
         for name, harmful in (("turned_unsafe", True), ("turned_ordinary", False)):
             places = chosen[declines[chosen] == harmful]
             if not len(places):
                 continue
-            which = turned(safe, [int(usable[i]) for i in places], self._anchors().openings)
+            which = turned(safe, [int(usable[i]) for i in places], openings)
             states, rendered = inputs.states(which, names), inputs.rendered(which)
             # Rows of `which` stand in pairs, one pair per place.
             own = places[rendered.id_order // 2]

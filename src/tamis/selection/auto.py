@@ -106,6 +106,7 @@ class Auto(Method):
             columns = {f"share_{name}": share for name, share in ranks.items()}
         else:
             values, columns = self._evidence(found)
+            notes += self._never_cleared(found, rows.usable)
             threshold = self._threshold(found)
             if threshold is not None:
                 flagged = np.where(np.isnan(values), np.nan, values < threshold)
@@ -144,12 +145,19 @@ class Auto(Method):
     def _outcomes(
         self, found: Mapping[str, Scores], values: np.ndarray, outcome: list[str]
     ) -> list[str]:
-        """Say why a row has no score: what its rendering says, or a judge that has none for it."""
-        judges = [found[name] for name, signal in self.signals.items() if not signal.only_clears]
+        """Say why a row has no score: what its rendering says, or a signal, judges first."""
+        judges_first = sorted(self.signals, key=lambda name: self.signals[name].only_clears)
         for i in np.flatnonzero(np.isnan(values)).tolist():
-            why = [judge.outcome[i] for judge in judges if np.isnan(judge.values[i])]
+            why = [found[n].outcome[i] for n in judges_first if np.isnan(found[n].values[i])]
             outcome[i] = next((each for each in (outcome[i], *why) if each != "ok"), outcome[i])
         return outcome
+
+    def _never_cleared(self, found: Mapping[str, Scores], usable: np.ndarray) -> list[str]:
+        """Count the rows for which a clearing signal has no score, and so no say."""
+        silent = {name: int((np.isnan(found[name].values) & usable).sum())
+                  for name, signal in self.signals.items() if signal.only_clears}  # fmt: skip
+        return [f"{name} has no score for {n} rows and clears none of them."
+                for name, n in silent.items() if n]  # fmt: skip
 
     def _threshold(self, found: Mapping[str, Scores]) -> float | None:
         """Put the only judge's threshold on the scale of the fused score; None without one.

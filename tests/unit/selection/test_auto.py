@@ -150,6 +150,16 @@ def test_a_row_that_the_judge_cannot_read_is_unscored_with_its_reason(
     assert "flagged" not in scores.columns
 
 
+def test_rows_that_a_clearing_signal_cannot_read_are_counted(tiny_lm: LanguageModel) -> None:
+    """They keep the judge's score."""
+    rows = toy.contaminated_set(12, n_harmful=4, n_safe=4)
+    picky = {"method": f"{Picky.__module__}:Picky", "only_clears": True}
+    method = Auto(signals={"chance": {"method": "uniform"}, "picky": picky})
+    scores = rank(rows.finetuning_set, method, safe_set=rows.safe_set, model=tiny_lm, render=RENDER)
+    assert not np.isnan(scores.values).any()
+    assert "picky has no score for 4 rows and clears none of them." in scores.details["notes"]
+
+
 def test_labels_that_fit_no_ranked_row_are_told(tiny_lm: LanguageModel) -> None:
     """The given weights stay, and a note says so."""
     others = toy.contaminated_set(20, n_harmful=8, n_safe=1, seed=7)
