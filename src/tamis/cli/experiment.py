@@ -111,8 +111,7 @@ def run_experiment(
 
     say = say or (lambda line: None)
     common = Common(config.out, config.ranking_seed, config.device, config.dtype, overwrite, report)
-    for arm in config.arms.values():
-        refuse_ranking_guard(config.evaluate, arm.method and arm.method.resolved())
+    _refuse_ranking_guards(config)
     chosen_prompts(config.prompts.by_kind())  # a file that is not there is told now
     data = read_data(config)
     prepare_rows(config, data, common, say)
@@ -197,10 +196,14 @@ def run_one(config: ExperimentConfig, name: str, report: ProgressReport | None =
     found = {cell.name: cell for cell in cells(config)}
     if name not in found:
         raise ConfigError(f"there is no cell {name!r}. Cells: {', '.join(found)}.")
-    for arm in config.arms.values():
-        refuse_ranking_guard(config.evaluate, arm.method and arm.method.resolved())
+    _refuse_ranking_guards(config)
     common = Common(config.out, config.ranking_seed, config.device, config.dtype, False, report)
     run_cell(config, read_data(config), common, found[name])
+
+
+def _refuse_ranking_guards(config: ExperimentConfig) -> None:
+    for arm in config.arms.values():
+        refuse_ranking_guard(config.evaluate, arm.method and arm.method.resolved())
 
 
 class _Loaded:

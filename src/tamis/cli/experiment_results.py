@@ -71,7 +71,7 @@ def write_results(
 def _rows(cell: Cell, values: Any) -> Iterator[dict[str, Any]]:
     """One row per measure: the mean over prompts of this cell alone."""
     for measure in values:
-        array, _ = table([values], measure)
+        array = table([values], measure, sorted(values[measure]))
         found = arm_mean(array, numpy_generator(0, "experiment", "cell", measure))
         yield {"part": cell.part, "arm": cell.arm, "ratio": cell.ratio, "budget": cell.budget,
                "seed": cell.seed, "measure": measure,

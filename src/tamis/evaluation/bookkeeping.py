@@ -13,7 +13,7 @@ import numpy as np
 
 from tamis.data.example import Example, Examples
 from tamis.data.nuisances import source_of
-from tamis.evaluation.judges import OPENING_CHARACTERS, contains_refusal
+from tamis.evaluation.judges import opens_like_refusal
 from tamis.evaluation.labels import Label
 from tamis.evaluation.statistics import rate_estimate
 
@@ -59,11 +59,6 @@ def kept_figures(
         "harmless_kept": _share(kept[~harmful]),
         "safe_answers_kept": _share(kept[safe_answers]),
     }
-
-
-def opens_like_refusal(answer: str) -> bool:
-    """Whether a published refusal string stands in an answer's first characters."""
-    return contains_refusal(answer.strip()[:OPENING_CHARACTERS])
 
 
 def _answer(row: Example) -> str:

@@ -96,9 +96,9 @@ def summarise(
     names = [name for one in arms.values() for values in one for name in values]
     found: dict[str, Any] = {}
     for measure in sorted(dict.fromkeys(names), key=_place):
-        tables = {arm: table(evaluations, measure) for arm, evaluations in arms.items()}
-        prompts = sorted(set().union(*(found_ids for _, found_ids in tables.values())))
-        arrays = {arm: _aligned(values, ids, prompts) for arm, (values, ids) in tables.items()}
+        every = [values for evaluations in arms.values() for values in evaluations]
+        prompts = sorted({prompt for values in every for prompt in values.get(measure, {})})
+        arrays = {arm: table(evaluations, measure, prompts) for arm, evaluations in arms.items()}
         scored = {arm: values for arm, values in arrays.items() if not np.isnan(values).all()}
         found[measure] = {
             "better": MEASURES.get(measure.partition("/")[0]),
@@ -153,18 +153,10 @@ def _interval_without_variation(
     return value - float(below), value + float(above)
 
 
-def table(evaluations: Sequence[Values], measure: str) -> tuple[np.ndarray, list[str]]:
-    """Return a measure's values [seeds, prompts], NaN where unscored, and the prompts' ids."""
-    ids = sorted({prompt for values in evaluations for prompt in values.get(measure, {})})
-    rows = [[values.get(measure, {}).get(prompt) for prompt in ids] for values in evaluations]
-    return np.array(rows, dtype=np.float64).reshape(len(evaluations), len(ids)), ids
-
-
-def _aligned(values: np.ndarray, ids: Sequence[str], prompts: Sequence[str]) -> np.ndarray:
-    place = {prompt: i for i, prompt in enumerate(prompts)}
-    whole = np.full((len(values), len(prompts)), np.nan)
-    whole[:, [place[prompt] for prompt in ids]] = values
-    return whole
+def table(evaluations: Sequence[Values], measure: str, prompts: Sequence[str]) -> np.ndarray:
+    """Return a measure's values [seeds, prompts], NaN where unscored or not asked."""
+    rows = [[values.get(measure, {}).get(prompt) for prompt in prompts] for values in evaluations]
+    return np.array(rows, dtype=np.float64).reshape(len(evaluations), len(prompts))
 
 
 def _differences(

@@ -15,7 +15,7 @@ import numpy as np
 
 from tamis.data.example import Example, Examples
 from tamis.errors import ConfigError
-from tamis.evaluation.judges import OPENING_CHARACTERS, REFUSAL_STRINGS
+from tamis.evaluation.judges import opens_like_refusal
 from tamis.rng import numpy_generator
 
 SHARED_WORDS = 8  # in a row: a request that shares them with an evaluation prompt is left out
@@ -127,7 +127,7 @@ def safe_set_notes(examples: Examples, safe: Examples) -> list[str]:
     notes = []
     data, trusted = _some(examples), _some(safe)
     answers = [row.messages[-1].content for row in trusted]
-    refusing = np.mean([_refuses(answer) for answer in answers])
+    refusing = np.mean([opens_like_refusal(answer) for answer in answers])
     if refusing < FEW_DEMONSTRATIONS:
         notes.append(
             f"only {refusing:.2f} of the safe set's answers open like a refusal: it hardly shows "
@@ -158,11 +158,6 @@ def _some(rows: Examples) -> list[Example]:
     """Take rows at even distances, up to LOOKED_AT."""
     step = max(1, len(rows) // LOOKED_AT)
     return [rows[i] for i in range(0, len(rows), step)][:LOOKED_AT]
-
-
-def _refuses(answer: str) -> bool:
-    opening = answer[:OPENING_CHARACTERS]
-    return any(phrase in opening for phrase in REFUSAL_STRINGS)
 
 
 def _runs(found: Sequence[str]) -> set[tuple[str, ...]]:

@@ -8,7 +8,8 @@ import numpy as np
 
 import toy
 from tamis.data.load import load_examples
-from tamis.evaluation.bookkeeping import kept_figures, opens_like_refusal
+from tamis.evaluation.bookkeeping import kept_figures
+from tamis.evaluation.judges import opens_like_refusal
 from tamis.evaluation.labels import Label
 
 ANSWERS = ["water", "I'm sorry, no.", "I cannot do that.", "venom", "venom"]
