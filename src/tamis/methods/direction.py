@@ -39,6 +39,7 @@ from tamis.data.rendered import RenderedRows
 from tamis.errors import ConfigError, NoTrainedTokensError
 from tamis.methods.base import Method, RankingInputs
 from tamis.methods.scores import Scores
+from tamis.models.feature_names import depth_of
 from tamis.models.lora import layer_count
 
 if TYPE_CHECKING:
@@ -47,6 +48,11 @@ if TYPE_CHECKING:
 FACTORS = (0.8, 1.2)  # a layer's weights are scaled by these
 LAYER_PROMPTS = 20  # unsafe, and as many borderline requests, for choosing LARF's layer
 CHUNK_ROWS = 1024  # rows taken to float64 at once
+SHIPPED_NOTE = (
+    "LARF asks whether a row rather complies or refuses, and an ordinary answer complies: with the "
+    "shipped anchors it put harmful dialogues above ordinary instructions (docs/methods.md). "
+    "Give --harmful-set and use_sets=true."
+)
 
 
 def larf_risk(states: Tensor, complied: Tensor, refused: Tensor) -> Tensor:
@@ -131,21 +137,6 @@ def refusal_changes(base: Tensor, scaled: Tensor) -> Tensor:
     return (scaled - base).abs().mean(dim=(1, 2))
 
 
-def resolve_layer(layer: float, n_layers: int) -> int:
-    """Turn a number of layers, or a fraction of them in (0, 1), into a number of layers.
-
-    Raises:
-        ConfigError: The model has not that many.
-    """
-    depth = round(layer * n_layers) if 0 < layer < 1 else layer
-    if not 0 <= depth <= n_layers or depth != int(depth):
-        raise ConfigError(
-            f"layer={layer:g} does not exist: the model has {n_layers}. Set a whole number up to "
-            f"{n_layers}, a fraction in (0, 1), or auto."
-        )
-    return int(depth)
-
-
 def _unit(vectors: Tensor) -> Tensor:
     return vectors.div(vectors.norm(dim=-1, keepdim=True))
 
@@ -212,6 +203,8 @@ class Direction(Method):
         used = {name: int(part.usable.sum()) for name, part in known.items()}
         notes = [f"{n} of {len(known[name])} rows of the {name} were read; the others had no token."
                  for name, n in used.items() if n < len(known[name])]  # fmt: skip
+        if self.variant == "larf" and self.anchors is None and not self.use_sets:
+            notes.append(SHIPPED_NOTE)
         return Scores(
             method="direction",
             ids=inputs.finetuning_set.ids,
@@ -240,7 +233,7 @@ class Direction(Method):
         """Return the layer, and how it was chosen."""
         n_layers = layer_count(inputs.features.lm.model)
         if self.layer != "auto":
-            return resolve_layer(self.layer, n_layers), {"layer_chosen_by": "setting"}
+            return depth_of(self.layer, n_layers), {"layer_chosen_by": "setting"}
         if self.variant == "larf":
             return _layer_by_scaling(inputs, anchors)
         names, table = [f"state:{d}:response_last" for d in range(n_layers + 1)], []

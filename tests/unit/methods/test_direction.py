@@ -26,7 +26,6 @@ from tamis.methods.direction import (
     larf_risk,
     projection_shift,
     refusal_changes,
-    resolve_layer,
 )
 from tamis.models.load import LanguageModel
 from tamis.rng import torch_generator
@@ -171,21 +170,6 @@ def test_refusal_changes_are_absolute_means() -> None:
 
 
 @pytest.mark.parametrize(
-    ("layer", "depth"), [(0, 0), (1, 1), (12.0, 12), (0.5, 6), (0.99, 12), (0.6, 7)]
-)
-def test_a_layer_is_a_number_or_a_fraction(layer: float, depth: int) -> None:
-    """Of twelve layers; fractions are rounded."""
-    assert resolve_layer(layer, 12) == depth
-
-
-@pytest.mark.parametrize("layer", [13, 1.5, -1])
-def test_a_layer_that_does_not_exist_is_refused(layer: float) -> None:
-    """The message counts the layers."""
-    with pytest.raises(ConfigError, match=r"does not exist: the model has 12\."):
-        resolve_layer(layer, 12)
-
-
-@pytest.mark.parametrize(
     ("options", "match"),
     [
         ({"layer": 0}, "layer=0 of larf is the end token's embedding"),
@@ -254,6 +238,14 @@ def test_of_equal_layers_the_lowest_is_taken(
     """A tie is no reason to go deeper."""
     monkeypatch.setattr(direction, "refusal_changes", lambda *_: torch.tensor([0.25, 0.25]))
     assert Direction().rank(inputs_for(tiny_lm)).details["layer"] == 1
+
+
+def test_larf_with_shipped_anchors_says_what_it_did_there(tiny_lm: LanguageModel) -> None:
+    """On mixed data it ranks the wrong way round; the other variant says nothing."""
+    notes = Direction(layer=1).rank(inputs_for(tiny_lm)).details["notes"]
+    assert "use_sets=true" in notes[-1]
+    other = Direction(variant="datashield", layer=1).rank(inputs_for(tiny_lm)).details["notes"]
+    assert not any("use_sets=true" in note for note in other)
 
 
 def test_ones_own_anchors_are_used(own: Path, tiny_lm: LanguageModel) -> None:
