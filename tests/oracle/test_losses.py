@@ -343,3 +343,20 @@ def test_bfloat16_losses_do_not_tie() -> None:
     with torch.no_grad():
         losses, _ = token_losses(toy.llama(3, dtype=torch.bfloat16), batch_of(0, 1, 2))
     assert (losses != losses.bfloat16().float()).float().mean().item() > 0.9
+
+
+# PEFT 0.21 asks transformers 5 a question by its old name.
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is:FutureWarning")
+def test_an_adapter_on_the_output_projection_counts() -> None:
+    """A PEFT adapter made elsewhere may sit there: its part of the logits is part of the loss."""
+    from peft import LoraConfig, get_peft_model
+
+    model = toy.llama()
+    model = get_peft_model(model, LoraConfig(target_modules=["lm_head"], init_lora_weights=False))
+    assert not has_plain_head(model.eval())
+    with torch.no_grad():
+        sums, counts = row_losses(model, batch_of(*range(7)))
+        with model.disable_adapter():
+            beneath = plain_losses(model)
+    np.testing.assert_allclose((sums / counts).numpy(), plain_losses(model), **CLOSE)
+    assert np.abs(plain_losses(model) - beneath).min() > 1e-3

@@ -50,10 +50,17 @@ def choose_targets(model: nn.Module, settings: LoraSettings) -> tuple[tuple[str,
         The module names, and a note for the user ("" when the default applies).
 
     Raises:
-        ConfigError: Given names do not occur, or neither q/v nor a fused projection exists.
+        ConfigError: Given names do not occur or are the output projection, or neither q/v nor a
+            fused projection exists.
     """
     if settings.targets == "all":
         return linear_modules(model), ""
+    if settings.targets is not None and (head := _output_projection(model)) in settings.targets:
+        raise ConfigError(
+            f"lora.targets names {head}, the output projection, which training keeps frozen: "
+            "losses are computed from its weight in pieces. Name modules of the decoder layers, "
+            f"such as {', '.join(linear_modules(model))}, or set lora.targets=all."
+        )
     present = {name.rpartition(".")[2] for name, _ in model.named_modules()}
     if settings.targets is not None:
         missing = sorted(set(settings.targets) - present)
@@ -74,6 +81,13 @@ def choose_targets(model: nn.Module, settings: LoraSettings) -> tuple[tuple[str,
     raise ConfigError(
         f"{type(model).__name__} has neither q_proj and v_proj nor a known fused attention "
         "projection. Set lora.targets to the module names to adapt."
+    )
+
+
+def _output_projection(model: nn.Module) -> str:
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    return next(
+        (name.rpartition(".")[2] for name, module in model.named_modules() if module is head), ""
     )
 
 

@@ -68,8 +68,13 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
 
 def has_plain_head(model: Any) -> bool:
-    """Whether the model's logits are its output projection's output and nothing more."""
+    """Whether the logits are x W^T + b of the output projection and nothing more.
+
+    A wrapped projection (an adapter on it) is not: its weight says only what lies beneath.
+    """
     head = model.get_output_embeddings()
+    if type(head) is not torch.nn.Linear:
+        return False
     if head not in _plain_heads:
         seen: list[Tensor] = []
         handle = head.register_forward_hook(lambda _m, _a, output: seen.append(output))

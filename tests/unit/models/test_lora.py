@@ -62,6 +62,12 @@ def test_unknown_targets_are_refused(tiny_lm: LanguageModel) -> None:
         choose_targets(tiny_lm.model, LoraSettings(targets=("query", "v_proj")))
 
 
+def test_the_output_projection_is_refused(tiny_lm: LanguageModel) -> None:
+    """Its weight is what losses are computed from; the message names modules that will do."""
+    with pytest.raises(ConfigError, match=r"names lm_head, the output projection.*q_proj"):
+        choose_targets(tiny_lm.model, LoraSettings(targets=("q_proj", "lm_head")))
+
+
 def test_a_model_without_known_projections_is_refused() -> None:
     """The message says which setting names them."""
     with pytest.raises(ConfigError, match=r"neither q_proj and v_proj.*Set lora\.targets"):
