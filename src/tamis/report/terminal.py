@@ -23,7 +23,6 @@ from tamis.report.tables import (
 )
 from tamis.report.text import visible
 
-_WIDEST_NAME = 16  # characters of a first column's words before they are folded
 _DETECTION_COLUMNS = 4  # rows, readout, AUROC, average precision: what fits 80 characters
 _ARMS_HIDDEN, _KEPT_HIDDEN = (5,), (5, 6)  # of an experiment: after four measures
 _N_NOTES = 2  # of an experiment's figures: the interval, and what it rests on
@@ -91,16 +90,10 @@ def _table(table: Table, hidden: tuple[int, ...] = (), n_notes: int | None = Non
         shown.add_column(
             Text(visible(table.head[i])),
             justify="right" if numbers else "left", overflow="fold",
-            min_width=_longest_word(table, i) if not i else None,
         )  # fmt: skip
     for row in table.rows:
         shown.add_row(*(_cell(row[i], n_notes) for i in columns))
     return shown
-
-
-def _longest_word(table: Table, column: int) -> int:
-    words = [word for row in table.rows for word in visible(row[column].text).split()]
-    return min(_WIDEST_NAME, max(map(len, words), default=0))
 
 
 def _cell(cell: Cell, n_notes: int | None) -> Text:

@@ -347,10 +347,10 @@ def test_no_text_of_an_experiment_acts(tmp_path: Path) -> None:
     assert "\u202e" not in page.source
 
 
-def printed(folder: Path) -> str:
-    """Return what a terminal of 100 characters shows."""
+def printed(folder: Path, width: int = 100) -> str:
+    """Return what a terminal of so many characters shows."""
     out = io.StringIO()
-    Console(file=out, width=100, force_terminal=False).print(terminal_summary([folder]))
+    Console(file=out, width=width, force_terminal=False).print(terminal_summary([folder]))
     return out.getvalue()
 
 
@@ -363,6 +363,13 @@ def test_the_terminal_has_the_same_tables(tmp_path: Path) -> None:
                      "3 with over-refusal ones"):  # fmt: skip
         assert expected in flat
     assert max(map(len, text.splitlines())) <= 100
+
+
+def test_a_narrow_terminal_cuts_no_figure(tmp_path: Path) -> None:
+    """A long arm's name is folded before a column of figures is lost."""
+    text = printed(written(tmp_path / "run", results("seal+safeinstruct")), width=80)
+    rows = [line.split("│")[1:-1] for line in text.splitlines() if line.startswith("│ nothing")]
+    assert [row[-1].strip() for row in rows if row[1].strip() == "everything"] == ["20", "20"]
 
 
 def test_names_cannot_style_or_steer_the_terminal(tmp_path: Path) -> None:
