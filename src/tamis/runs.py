@@ -72,6 +72,8 @@ class Stage:
         seed: The user's seed.
         overwrite: Remove what an earlier, different request left.
         protected: Further files and folders that overwriting must not delete.
+        uncompared: Settings, dotted as in the config, that are recorded and are no part of the
+            request: they judge what comes out and do not change it.
 
     Raises:
         MismatchError: The folder holds another request, or files tamis did not write.
@@ -81,6 +83,7 @@ class Stage:
     def __init__(
         self, folder: Path, name: str, config: Mapping[str, Any], inputs: Mapping[str, Any],
         *, seed: int, overwrite: bool = False, protected: Sequence[Path | None] = (),
+        uncompared: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self.folder = folder
         self.name = name
@@ -90,6 +93,7 @@ class Stage:
         self.seed = seed
         self._overwrite = overwrite
         self._protected = [path for path in protected if path is not None]
+        self._uncompared = [["config", *name.split(".")] for name in uncompared]
         self._lock = filelock.FileLock(folder / _LOCK)
         self._started = time.monotonic()
         self._started_at = _now()
@@ -138,12 +142,15 @@ class Stage:
                 earlier = yaml.safe_load(config_path.read_text(encoding="utf-8"))
             except (yaml.YAMLError, UnicodeDecodeError):
                 earlier = None
-            if _identity(earlier) == _identity(self.request):
+            was, wanted = self._compared(earlier), self._compared(self.request)
+            if _identity(was) == _identity(wanted):
+                if earlier != self.request and not self.finished:  # it says how to run this again
+                    self._write_config()
                 return
             # A command that failed before any work must not block its corrected version.
             if not self._overwrite and not self._nothing_done():
                 raise MismatchError(
-                    f"{self.folder} holds another run ({_differences(earlier, self.request)}). "
+                    f"{self.folder} holds another run ({_differences(was, wanted)}). "
                     "Give another --out, or --overwrite to replace it."
                 )
             self._refuse_own_inputs()
@@ -153,7 +160,16 @@ class Stage:
                 f"{self.folder} is not empty and was not written by tamis. Give another --out."
             )
         self._clear()
-        write_text_atomic(config_path, yaml.safe_dump(self.request, sort_keys=False))
+        self._write_config()
+
+    def _write_config(self) -> None:
+        text = yaml.safe_dump(self.request, sort_keys=False)
+        write_text_atomic(self.folder / _CONFIG, text)
+
+    def _compared(self, request: Any) -> Any:
+        for path in self._uncompared:
+            request = _without(request, path)
+        return request
 
     def _nothing_done(self) -> bool:
         """Whether the folder holds a request, perhaps bad records, and no result of any kind."""
@@ -235,6 +251,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _without(values: Any, path: Sequence[str]) -> Any:
+    """Leave out one nested entry."""
+    if not isinstance(values, dict) or path[0] not in values:
+        return values
+    rest = {key: value for key, value in values.items() if key != path[0]}
+    return rest if len(path) == 1 else {**values, path[0]: _without(values[path[0]], path[1:])}
 
 
 def _identity(request: Any) -> Any:

@@ -120,3 +120,18 @@ def test_text_that_utf8_cannot_hold_is_escaped() -> None:
     """A lone surrogate in a user's field must not stop the writing of its row."""
     assert json.loads(json_line({"note": "\ud800"})) == {"note": "\ud800"}
     assert json_line({"note": "é"}) == '{"note": "é"}\n'
+
+
+def test_what_is_not_compared_is_recorded(tmp_path: Path) -> None:
+    """Another value goes on with the work, and is the one the folder tells."""
+
+    def judged(share: float) -> Stage:
+        config = {"judge": {"share": share, "n": 1}}
+        return Stage(tmp_path, "judge", config, {}, seed=0, uncompared=("judge.share",))
+
+    with judged(0.1) as first:
+        (first.work / "part").write_text("hours of work")
+    with judged(0.2) as second:
+        assert (second.work / "part").read_text() == "hours of work"
+        assert "share: 0.2" in (tmp_path / "config.yaml").read_text()
+        assert second.finish()["config"]["judge"] == {"share": 0.2, "n": 1}

@@ -94,6 +94,7 @@ def run_evaluate(
     `model` is the model of the settings where it is loaded already; it is left as it was.
     """
     from tamis.evaluation.evaluate import evaluate
+    from tamis.evaluation.finished import refuse_unscored_in
     from tamis.evaluation.prompts import chosen_prompts, read_pairs
 
     config = stage_config(common, settings)
@@ -104,9 +105,11 @@ def run_evaluate(
         **{f"judge_{i}_policy": judge.policy for i, judge in enumerate(settings.evaluate.judges)},
     )  # fmt: skip
     with Stage(
-        common.out, "evaluate", config, inputs, seed=common.seed, overwrite=common.overwrite
-    ) as stage:
+        common.out, "evaluate", config, inputs, seed=common.seed, overwrite=common.overwrite,
+        uncompared=("evaluate.max_unscored_share",),
+    ) as stage:  # fmt: skip
         if stage.finished:
+            refuse_unscored_in(stage.folder, settings.evaluate.max_unscored_share)
             return stage.manifest()
 
         chosen = chosen_prompts(prompts.by_kind())

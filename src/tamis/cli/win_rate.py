@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +19,8 @@ from tamis.errors import ConfigError, JudgeError
 from tamis.evaluation.judge_settings import JudgeSettings
 from tamis.files import json_line, write_json, write_text_atomic
 from tamis.report.text import NOT_MEASURED, percent, visible
+
+_PREFERENCES = "preferences.jsonl"
 
 
 class WinRateSettings(Section):
@@ -44,9 +48,13 @@ def run_win_rate(
                           reference=reference / "generations.jsonl")  # fmt: skip
     with Stage(
         common.out, "win-rate", stage_config(common, settings), inputs, seed=common.seed,
-        overwrite=common.overwrite,
+        overwrite=common.overwrite, uncompared=("max_unscored_share",),
     ) as stage:  # fmt: skip
         if stage.finished:
+            text = (stage.folder / _PREFERENCES).read_text(encoding="utf-8")
+            found = [json.loads(line) for line in text.split("\n") if line]
+            for (name, kind), mine in groupby(found, key=lambda line: (line["judge"], line["set"])):
+                _refuse_unscored(name, kind, list(mine), settings.max_unscored_share)
             return stage.manifest()
         entries, lines = [], []
         for one in settings.judges:
@@ -63,7 +71,7 @@ def run_win_rate(
                 lines += [{"judge": judge.name, "set": kind, **line} for line in found]
         write_json(stage.folder / "win_rates.json", entries)
         text = "".join(json_line(line) for line in lines)
-        write_text_atomic(stage.folder / "preferences.jsonl", text)
+        write_text_atomic(stage.folder / _PREFERENCES, text)
         return stage.finish(details={"reference": str(reference), "win_rates": entries})
 
 
@@ -88,8 +96,6 @@ def win_rate(
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Ask judges which of two models' answers is better, in both orders."""
-    import json
-
     from tamis.cli.stages import Common
 
     settings = read_settings(WinRateSettings, config, sets or [])
@@ -101,7 +107,7 @@ def win_rate(
         typer.echo(json.dumps(entries))
         return
     Console().print(_table(entries))
-    stderr.print(f"preferences: {out / 'preferences.jsonl'}", markup=False)
+    stderr.print(f"preferences: {out / _PREFERENCES}", markup=False)
 
 
 def _table(entries: list[dict[str, Any]]) -> Table:

@@ -151,7 +151,7 @@ def evaluate(
     verdicts = {}
     for number, judge in enumerate(judges, 1):
         verdicts[judge.name] = judge_answers(generations, judge)
-        refuse_unscored(judge, generations, verdicts[judge.name], config.max_unscored_share)
+        refuse_unscored(judge.name, generations, verdicts[judge.name], config.max_unscored_share)
         if report is not None:
             report("judges", number, len(judges), {})
     margins = preference_margins(

@@ -16,8 +16,11 @@ from typing import Any
 import pydantic
 
 from tamis.errors import ConfigError, DataError, MismatchError
+from tamis.evaluation.answers import Generation
 from tamis.evaluation.evaluate import EvaluateConfig
 from tamis.evaluation.jsonl import Line, read_lines
+from tamis.evaluation.judged import refuse_unscored
+from tamis.evaluation.judges import Verdict
 from tamis.evaluation.prompts import (
     PROMPT_KINDS,
     Prompt,
@@ -178,6 +181,27 @@ def read_evaluation(
         verdicts=list(_verdicts(lines, str(metrics.get("judge")))),
         notes=notes,
     )
+
+
+def refuse_unscored_in(folder: Path, most: float) -> None:
+    """Fail where a judge of a finished evaluation left more unscored than is allowed now.
+
+    Args:
+        folder: Of the finished stage.
+        most: `max_unscored_share`.
+
+    Raises:
+        JudgeError: It did.
+        DataError: One of the files is damaged.
+    """
+    lines = list(read_lines(folder / "generations.jsonl"))
+    asked = [(line.fields["set"], line.text("id"), line.text("prompt"),
+              line.fields["response"], line.fields["n_tokens"]) for line in lines]  # fmt: skip
+    verdicts: dict[str, list[Verdict]] = {}
+    for found in _verdicts(lines, str(_read_object(folder / "metrics.json").get("judge"))):
+        verdicts.setdefault(found["judge"], []).append(Verdict(**found["verdict"]))
+    for name, given in verdicts.items():
+        refuse_unscored(name, [Generation(*one) for one in asked], given, most)
 
 
 def _found_again(

@@ -26,7 +26,6 @@ from tamis.evaluation.safety import (
 from tamis.evaluation.statistics import mean_estimate
 
 NO_CATEGORY = "uncategorised"
-NOT_ASKED = "this judge does not judge {kind} prompts"
 
 
 def check_judges(judges: Sequence[Judge]) -> None:
@@ -52,7 +51,7 @@ def judge_answers(generations: Sequence[Generation], judge: Judge) -> list[Verdi
     kinds = judged_kinds(judge)
     verdicts = [
         Verdict(None, None, unscored=g.unscored or "no answer") if g.response is None
-        else Verdict(None, None, unscored=NOT_ASKED.format(kind=g.kind.replace("_", "-")))
+        else Verdict(None, None, unscored=_not_asked(g.kind))
         for g in generations
     ]  # fmt: skip
     asked = [i for i, g in enumerate(generations) if g.response is not None and g.kind in kinds]
@@ -65,8 +64,12 @@ def judge_answers(generations: Sequence[Generation], judge: Judge) -> list[Verdi
     return verdicts
 
 
+def _not_asked(kind: PromptKind) -> str:
+    return f"this judge does not judge {kind.replace('_', '-')} prompts"
+
+
 def refuse_unscored(
-    judge: Judge, generations: Sequence[Generation], verdicts: Sequence[Verdict], most: float
+    name: str, generations: Sequence[Generation], verdicts: Sequence[Verdict], most: float
 ) -> None:
     """Fail where a judge left too much unscored to report on the rest.
 
@@ -76,10 +79,9 @@ def refuse_unscored(
     Raises:
         JudgeError: More than a share `most` is unscored; the commonest reasons are named.
     """
-    kinds, name = judged_kinds(judge), judge.name
     judged = [verdict for generation, verdict in zip(generations, verdicts, strict=True)
-              if generation.kind in kinds and generation.response
-              and generation.response.strip()]  # fmt: skip
+              if verdict.unscored != _not_asked(generation.kind)
+              and generation.response and generation.response.strip()]  # fmt: skip
     reasons = [verdict.unscored for verdict in judged if verdict.unscored]
     if len(reasons) <= most * len(judged):
         return

@@ -114,10 +114,9 @@ def test_one_judge_agrees_with_nobody() -> None:
 def test_too_many_failures_fail_the_evaluation() -> None:
     """Two of six is more than a third less a bit; the reason stands in the message."""
     verdicts = harm(True, None, None, True)
-    it = Fixed("it", verdicts)
-    refuse_unscored(it, GENERATIONS, verdicts, 0.34)
+    refuse_unscored("it", GENERATIONS, verdicts, 0.34)
     with pytest.raises(JudgeError, match=r"it left 2 of 6 answers unscored.*2 times no word"):
-        refuse_unscored(it, GENERATIONS, verdicts, 0.3)
+        refuse_unscored("it", GENERATIONS, verdicts, 0.3)
 
 
 def test_empty_answers_are_no_failure_of_the_judge() -> None:
@@ -125,7 +124,7 @@ def test_empty_answers_are_no_failure_of_the_judge() -> None:
     empty = [Generation("harmful", f"h{i}", "request", " ", 1) for i in range(3)]
     verdicts = judge_answers(empty, RefusalStrings())
     assert all(verdict.unscored for verdict in verdicts)
-    refuse_unscored(RefusalStrings(), empty, verdicts, 0.0)
+    refuse_unscored("refusal_strings", empty, verdicts, 0.0)
 
 
 def test_judges_need_names_of_their_own() -> None:
@@ -146,4 +145,4 @@ def test_a_judge_is_asked_what_it_judges() -> None:
     verdicts = judge_answers(GENERATIONS, judge)
     assert [verdict.harmful for verdict in verdicts] == [True] * 4 + [None] * 2
     assert verdicts[4].unscored == "this judge does not judge over-refusal prompts"
-    refuse_unscored(judge, GENERATIONS, verdicts, 0.0)
+    refuse_unscored("it", GENERATIONS, verdicts, 0.0)
