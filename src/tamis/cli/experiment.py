@@ -26,7 +26,7 @@ from tamis.cli.config import EvaluateSettings, FinetuneSettings
 from tamis.cli.experiment_config import Cell, ExperimentConfig, cells
 from tamis.cli.experiment_rows import Data, ranking_folder, read_data, run_ranking, run_rows
 from tamis.cli.judging import refuse_ranking_guard
-from tamis.cli.model_stages import run_evaluate, run_finetune
+from tamis.cli.model_stages import judge_identities, run_evaluate, run_finetune
 from tamis.cli.progress import ProgressReport
 from tamis.cli.prune import PruneSettings, run_prune
 from tamis.cli.stages import Common, stage_model
@@ -34,6 +34,7 @@ from tamis.data.load import DataConfig
 from tamis.errors import ConfigError, TamisError
 from tamis.evaluation.prompts import chosen_prompts
 from tamis.methods import build_method
+from tamis.runs import read_manifest
 from tamis.selection.select import count_for_ratio
 from tamis.training.config import FinetuneConfig
 
@@ -115,6 +116,7 @@ def run_experiment(
     chosen_prompts(config.prompts.by_kind())  # a file that is not there is told now
     data = read_data(config)
     prepare_rows(config, data, common, say)
+    _refuse_rankers(config)
     todo = cells(config)
     left = [cell for cell in todo if overwrite or not folders(config, cell).finished]
     if config.workers > 1 and len(left) > 1:
@@ -179,12 +181,13 @@ def run_cell(
                 harmful_set=config.harmful_set, safe_set=config.safe_set, model=model,
             )  # fmt: skip
             adapter = folder / "adapter"
-    run_evaluate(
+    found = run_evaluate(
         EvaluateSettings(evaluate=config.evaluate, model=config.model, render=config.render),
         # One seed for all: what is sampled, if anything, is sampled alike.
         replace(common, out=where.evaluate, seed=0), prompts=config.prompts, adapter=adapter,
         model=model,
     )  # fmt: skip
+    _refuse_rankers(config, judge_identities(found))
 
 
 def run_one(config: ExperimentConfig, name: str, report: ProgressReport | None = None) -> None:
@@ -197,6 +200,7 @@ def run_one(config: ExperimentConfig, name: str, report: ProgressReport | None =
     if name not in found:
         raise ConfigError(f"there is no cell {name!r}. Cells: {', '.join(found)}.")
     _refuse_ranking_guards(config)
+    _refuse_rankers(config)
     common = Common(config.out, config.ranking_seed, config.device, config.dtype, False, report)
     run_cell(config, read_data(config), common, found[name])
 
@@ -204,6 +208,15 @@ def run_one(config: ExperimentConfig, name: str, report: ProgressReport | None =
 def _refuse_ranking_guards(config: ExperimentConfig) -> None:
     for arm in config.arms.values():
         refuse_ranking_guard(config.evaluate, arm.method and arm.method.resolved())
+
+
+def _refuse_rankers(config: ExperimentConfig, identities: Sequence[str] = ()) -> None:
+    """Refuse judges by what finished rankings say of their guards."""
+    for part in config.parts:
+        for name, arm in config.arms.items():
+            folder = None if arm.method is None else ranking_folder(config, part, name)
+            if folder is not None and (folder / "manifest.json").exists():
+                refuse_ranking_guard(config.evaluate, read_manifest(folder)["details"], identities)
 
 
 class _Loaded:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,8 @@ def run_evaluate(
         adapter = adapter / "adapter"  # the stage's folder was given
     inputs = stage_inputs(
         **prompts.model_dump(), adapter=adapter, **model_inputs(settings.model, settings.render),
-        **{f"judge_{i}_policy": judge.policy for i, judge in enumerate(settings.evaluate.judges)},
+        **{f"judge_{i}_{role}": file for i, judge in enumerate(settings.evaluate.judges)
+           for role, file in judge.files.items()},
     )  # fmt: skip
     with Stage(
         common.out, "evaluate", config, inputs, seed=common.seed, overwrite=common.overwrite,
@@ -137,3 +139,8 @@ def run_evaluate(
             details={"adapter": None if adapter is None else str(adapter),
                      "metrics": found.metrics},
         )  # fmt: skip
+
+
+def judge_identities(evaluation: Mapping[str, Any]) -> list[str]:
+    """Return what gave the verdicts of a finished evaluation, by its manifest."""
+    return list(evaluation["details"]["metrics"].get("judge_identities", {}).values())

@@ -17,7 +17,7 @@ from tamis.cli.config import (
     read_settings,
 )
 from tamis.cli.judging import refuse_ranking_guard
-from tamis.cli.model_stages import run_evaluate, run_finetune
+from tamis.cli.model_stages import judge_identities, run_evaluate, run_finetune
 from tamis.cli.progress import ProgressReport
 from tamis.cli.stages import Common, run_rank, run_select
 
@@ -61,7 +61,8 @@ def run_pipeline(
     evaluation = EvaluateSettings(
         evaluate=config.evaluate, model=config.model, render=config.render
     )
-    run_evaluate(evaluation, stage("evaluate-before"), prompts=config.prompts)
+    before = run_evaluate(evaluation, stage("evaluate-before"), prompts=config.prompts)
+    refuse_ranking_guard(config.evaluate, ranked["details"], judge_identities(before))
     run_finetune(
         FinetuneSettings(finetune=config.finetune, model=config.model, data=config.data,
                          render=config.render),

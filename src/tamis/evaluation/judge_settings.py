@@ -18,6 +18,7 @@ from tamis.evaluation.endpoint_judge import EndpointJudge, EndpointPairJudge, en
 from tamis.evaluation.judges import Judge, RefusalStrings
 from tamis.evaluation.pair_rubrics import PAIR_RUBRICS
 from tamis.evaluation.rubrics import RUBRICS, Rubric
+from tamis.files import file_sha256
 from tamis.methods.guard import Guard
 from tamis.models.endpoint import Endpoint, EndpointSettings, Progress
 from tamis.models.guard_text import read_policy
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _BACKENDS = {"classifier": "classifier", "guard": "generative"}
 _LOCAL = tuple(_BACKENDS)
+_WEIGHTS = (".safetensors", ".bin", ".gguf")  # how the names of files with weights end
 # Settings that some kinds have no use for.
 _ONLY: Mapping[str, tuple[str, ...]] = {
     "name": (*_LOCAL, "endpoint"), "threshold": (*_LOCAL, "endpoint"), "guard": _LOCAL,
@@ -143,6 +145,15 @@ class JudgeSettings(BaseModel):
             return f"guard:{self.guard.guard}@"
         return RefusalStrings.identity
 
+    @property
+    def files(self) -> dict[str, str]:
+        """Files and folders on this machine that decide the verdicts, by role."""
+        named = {"policy": self.policy, "guard": self.guard.guard,
+                 "guard_policy": self.guard.policy,
+                 "guard_template": self.guard.chat_template}  # fmt: skip
+        paths = {role: Path(name).expanduser() for role, name in named.items() if name}
+        return {role: str(path) for role, path in paths.items() if path.exists()}
+
 
 def build_judge(
     settings: JudgeSettings, *, cache: Path | None = None, progress: Progress | None = None
@@ -198,7 +209,8 @@ def is_rankers_guard(identity: str, ranking: Mapping[str, Any]) -> bool:
     """Whether a judge is the guard that ranked the rows: its verdicts then prove nothing.
 
     Where both fingerprints are known they decide; else the last part of the models' names, so that
-    a guard at an endpoint is recognised under another address.
+    a guard at an endpoint is recognised under another address, or equal files of weights, so that
+    a copy in a folder of another name is.
 
     Args:
         identity: Of the judge, loaded or not.
@@ -212,11 +224,25 @@ def is_rankers_guard(identity: str, ranking: Mapping[str, Any]) -> bool:
     theirs = guard.get("fingerprint")
     if kind == "guard" and end and theirs:
         return end == str(theirs)
-    return _last_part(name) == _last_part(str(guard.get("name")))
+    other = str(guard.get("name"))
+    return _last_part(name) == _last_part(other) or _same_weights(Path(name), Path(other))
 
 
 def _last_part(name: str) -> str:
     return name.rstrip("/").rpartition("/")[2].casefold()
+
+
+def _same_weights(one: Path, other: Path) -> bool:
+    """Whether all files with weights of one model lie in the other's folder too."""
+    found = [
+        [file for file in ([model] if model.is_file() else model.glob("*"))
+         if file.suffix in _WEIGHTS and file.is_file()]
+        for model in (one, other)
+    ]  # fmt: skip
+    few, many = sorted(found, key=len)
+    if not few or not {f.stat().st_size for f in few} <= {f.stat().st_size for f in many}:
+        return False  # gigabytes are read where they may be equal only
+    return {file_sha256(file) for file in few} <= {file_sha256(file) for file in many}
 
 
 def _endpoint(settings: JudgeSettings, cache: Path | None) -> Endpoint:

@@ -53,3 +53,12 @@ def test_other_rankings_have_no_guard(name: str) -> None:
 def test_another_guard_may_judge() -> None:
     """That is what a second opinion is."""
     refuse_ranking_guard(CONFIG, settings("guard", **{**OPTIONS, "guard": "org/another"}))
+
+
+def test_what_was_loaded_counts_where_it_is_known() -> None:
+    """The judge of another name had the ranking guard's weights."""
+    ranking = {"guard": {"name": "org/first", "fingerprint": "f"}}
+    refuse_ranking_guard(CONFIG, ranking)
+    refuse_ranking_guard(CONFIG, ranking, ["guard:org/the-guard@g"])
+    with pytest.raises(ConfigError, match="org/the-guard@f is the guard"):
+        refuse_ranking_guard(CONFIG, ranking, ["refusal_strings", "guard:org/the-guard@f"])

@@ -230,6 +230,20 @@ def test_before_a_model_is_loaded_its_name_decides(
     assert is_rankers_guard(JudgeSettings(**judge).identity, {"guard": guard}) is same
 
 
+def test_a_copy_is_recognised_before_it_is_loaded(guard_folder: str, tmp_path: Path) -> None:
+    """By its weights, whatever the folder is called and whatever else lies in it."""
+    copy = toy_guard.saved(toy_guard.classifier(), tmp_path / "copy")
+    (tmp_path / "copy" / "README.md").write_text("Mine.")
+    other = toy_guard.saved(toy_guard.classifier(seed=1), tmp_path / "other")
+    found = {}
+    for name in (copy, other):
+        settings = JudgeSettings(kind="classifier", guard={"guard": name})
+        found[name] = is_rankers_guard(settings.identity, {"guard": {"name": guard_folder}})
+    assert found == {copy: True, other: False}
+    served = JudgeSettings(**{**ENDPOINT, "model": copy, "rubric": "saft"}).identity
+    assert is_rankers_guard(served, {"guard": {"name": guard_folder}})
+
+
 @pytest.mark.parametrize("details", [{}, {"guard": None}, {"guard": "toy"}])
 def test_a_ranking_without_a_guard_forbids_no_judge(details: dict[str, Any]) -> None:
     """Most methods have none."""
