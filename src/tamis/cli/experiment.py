@@ -25,14 +25,13 @@ from typing import Any
 from tamis.cli.config import EvaluateSettings, FinetuneSettings
 from tamis.cli.experiment_config import Cell, ExperimentConfig, cells
 from tamis.cli.experiment_rows import Data, ranking_folder, read_data, run_ranking, run_rows
-from tamis.cli.judging import refuse_ranking_guard
+from tamis.cli.judging import read_questions, refuse_ranking_guard
 from tamis.cli.model_stages import judge_identities, run_evaluate, run_finetune
 from tamis.cli.progress import ProgressReport
 from tamis.cli.prune import PruneSettings, run_prune
 from tamis.cli.stages import Common, stage_model
 from tamis.data.load import DataConfig
 from tamis.errors import ConfigError, TamisError
-from tamis.evaluation.prompts import chosen_prompts
 from tamis.methods import build_method
 from tamis.runs import read_manifest
 from tamis.selection.select import count_for_ratio
@@ -113,7 +112,7 @@ def run_experiment(
     say = say or (lambda line: None)
     common = Common(config.out, config.ranking_seed, config.device, config.dtype, overwrite, report)
     _refuse_ranking_guards(config)
-    chosen_prompts(config.prompts.by_kind())  # a file that is not there is told now
+    read_questions(config.evaluate, config.prompts)  # a file that is not there is told now
     data = read_data(config)
     prepare_rows(config, data, common, say)
     _refuse_rankers(config)
@@ -201,6 +200,7 @@ def run_one(config: ExperimentConfig, name: str, report: ProgressReport | None =
         raise ConfigError(f"there is no cell {name!r}. Cells: {', '.join(found)}.")
     _refuse_ranking_guards(config)
     _refuse_rankers(config)
+    read_questions(config.evaluate, config.prompts)
     common = Common(config.out, config.ranking_seed, config.device, config.dtype, False, report)
     run_cell(config, read_data(config), common, found[name])
 

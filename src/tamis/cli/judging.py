@@ -1,13 +1,33 @@
-"""No ranking is proven by its own guard: a judge that ranked the rows is refused unless forced."""
+"""What is refused of an evaluation before any work: files that cannot be read, the ranking's guard.
+
+No ranking is proven by its own guard: a judge that ranked the rows is refused unless forced.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from tamis.cli.config import PromptPaths
 from tamis.errors import ConfigError
 from tamis.evaluation.evaluate import EvaluateConfig
-from tamis.evaluation.judge_settings import is_rankers_guard
+from tamis.evaluation.finished import Questions, questions_of_files
+from tamis.evaluation.preference import chosen_comparisons
+from tamis.evaluation.rankers_guard import is_rankers_guard
+
+
+def read_questions(config: EvaluateConfig, prompts: PromptPaths) -> Questions:
+    """Read what is asked, and look at all else an evaluation needs besides a model.
+
+    Raises:
+        ConfigError: A judge's policy cannot be read, or more openings are asked for than ship.
+        DataError: A file of prompts or pairs cannot be read, or a line is bad (named).
+    """
+    for judge in config.judges:
+        judge.check_policies()
+    questions = questions_of_files(prompts.by_kind(), prompts.pairs, config)
+    chosen_comparisons((), questions.pairs, config.n_openings)
+    return questions
 
 
 def refuse_ranking_guard(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tamis.cli.config import EvaluateSettings, FinetuneSettings, PromptPaths, ScoreSettings
+from tamis.cli.judging import read_questions
 from tamis.cli.stages import (
     Common,
     data_facts,
@@ -96,7 +97,6 @@ def run_evaluate(
     """
     from tamis.evaluation.evaluate import evaluate
     from tamis.evaluation.finished import refuse_unscored_in
-    from tamis.evaluation.prompts import chosen_prompts, read_pairs
 
     config = stage_config(common, settings)
     if adapter is not None and (adapter / "adapter").is_dir():
@@ -113,9 +113,7 @@ def run_evaluate(
         if stage.finished:
             refuse_unscored_in(stage.folder, settings.evaluate.max_unscored_share)
             return stage.manifest()
-
-        chosen = chosen_prompts(prompts.by_kind())
-        pairs = None if prompts.pairs is None else read_pairs(prompts.pairs)
+        asked = read_questions(settings.evaluate, prompts)
         model = stage_model(settings.model, common) if model is None else model
         adapted = model
         if adapter is not None:
@@ -123,8 +121,8 @@ def run_evaluate(
 
             adapted = with_adapter(model, adapter)
         found = evaluate(
-            adapted, harmful=chosen["harmful"], over_refusal=chosen["over_refusal"],
-            helpful=chosen["helpful"], pairs=pairs,
+            adapted, harmful=asked.prompts["harmful"], over_refusal=asked.prompts["over_refusal"],
+            helpful=asked.prompts["helpful"], pairs=asked.pairs,
             config=settings.evaluate, render_config=settings.render, seed=common.seed,
             work=stage.work, report=common.report,
         )  # fmt: skip

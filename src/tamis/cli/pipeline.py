@@ -16,7 +16,7 @@ from tamis.cli.config import (
     SelectSettings,
     read_settings,
 )
-from tamis.cli.judging import refuse_ranking_guard
+from tamis.cli.judging import read_questions, refuse_ranking_guard
 from tamis.cli.model_stages import judge_identities, run_evaluate, run_finetune
 from tamis.cli.progress import ProgressReport
 from tamis.cli.stages import Common, run_rank, run_select
@@ -43,6 +43,7 @@ def run_pipeline(
         return replace(common, out=config.out / name)
 
     refuse_ranking_guard(config.evaluate, config.method.resolved())
+    read_questions(config.evaluate, config.prompts)  # faults are told before the ranking
     ranking_model = config.ranking_model or config.model
     ranked = run_rank(
         RankSettings(method=config.method, model=ranking_model, data=config.data,

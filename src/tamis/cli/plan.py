@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tamis.cli.config import RunConfig
+from tamis.cli.judging import read_questions
 from tamis.cli.plan_ranking import (
     FEW_ROWS,
     SAMPLE_ROWS,
@@ -165,9 +166,7 @@ def _check(config: RunConfig, examples: Examples) -> None:
     """Read the small files a run needs: their faults are told before anything is measured."""
     if config.labels is not None:
         join_labels(examples, read_labels(config.labels))
-    chosen_prompts(config.prompts.by_kind())
-    if config.prompts.pairs is not None:
-        read_pairs(config.prompts.pairs)
+    read_questions(config.evaluate, config.prompts)
     if config.select.count is not None and config.select.count > len(examples):
         raise ConfigError(
             f"select.count={config.select.count:,} is more than the {len(examples):,} rows there "

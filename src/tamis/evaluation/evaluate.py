@@ -26,12 +26,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tamis.data.renderer import RenderConfig
 from tamis.evaluation.answers import Decoding, Report, answer_prompts
 from tamis.evaluation.first_token import first_token_refusals
-from tamis.evaluation.judge_settings import JudgeSettings, build_judge
+from tamis.evaluation.judge_settings import JudgeSettings, build_judge, check_judges_apart
 from tamis.evaluation.judged import (
     agreements,
     check_judges,
@@ -90,6 +90,12 @@ class EvaluateConfig(BaseModel):
     """Share of answers that a judge may leave unscored; above it the evaluation fails instead of
     reporting on the rest."""
 
+    @field_validator("judges")
+    @classmethod
+    def _apart(cls, judges: tuple[JudgeSettings, ...]) -> tuple[JudgeSettings, ...]:
+        check_judges_apart(judges)
+        return judges
+
 
 def evaluate(
     lm: LanguageModel,
@@ -127,11 +133,13 @@ def evaluate(
 
     Raises:
         MismatchError: `work` holds partial results of another request.
-        ConfigError: The tokenizer has no chat template and none was given.
+        ConfigError: The tokenizer has no chat template and none was given, or more openings are
+            asked for than are shipped.
         JudgeError: A judge left more than `max_unscored_share` of the answers unscored.
     """
     config = config or EvaluateConfig()
     render_config = render_config or RenderConfig()
+    comparisons = chosen_comparisons(harmful, pairs, config.n_openings)
     judges = judges or [build_judge(one, cache=work) for one in config.judges]
     check_judges(judges)
     sets: dict[PromptKind, Sequence[Prompt]] = {
@@ -156,7 +164,7 @@ def evaluate(
             report("judges", number, len(judges), {})
     margins = preference_margins(
         lm,
-        chosen_comparisons(harmful, pairs, config.n_openings),
+        comparisons,
         render_config=render_config,
         max_batch_tokens=config.max_batch_tokens,
         progress=_stage(report, "preference"),

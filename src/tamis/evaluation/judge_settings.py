@@ -7,7 +7,7 @@ endpoint without address. The policy file is read before any model is.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,7 +18,6 @@ from tamis.evaluation.endpoint_judge import EndpointJudge, EndpointPairJudge, en
 from tamis.evaluation.judges import Judge, RefusalStrings
 from tamis.evaluation.pair_rubrics import PAIR_RUBRICS
 from tamis.evaluation.rubrics import RUBRICS, Rubric
-from tamis.files import file_sha256
 from tamis.methods.guard import Guard
 from tamis.models.endpoint import Endpoint, EndpointSettings, Progress
 from tamis.models.guard_text import read_policy
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 _BACKENDS = {"classifier": "classifier", "guard": "generative"}
 _LOCAL = tuple(_BACKENDS)
-_WEIGHTS = (".safetensors", ".bin", ".gguf")  # how the names of files with weights end
 # Settings that some kinds have no use for.
 _ONLY: Mapping[str, tuple[str, ...]] = {
     "name": (*_LOCAL, "endpoint"), "threshold": (*_LOCAL, "endpoint"), "guard": _LOCAL,
@@ -137,6 +135,15 @@ class JudgeSettings(BaseModel):
         return make(**given)
 
     @property
+    def label(self) -> str:
+        """Name under which the judge stands in tables."""
+        if self.kind == "endpoint":
+            return self.name or f"{self.rubric}:{self.model}"
+        if self.kind in _BACKENDS:
+            return self.name or str(self.guard.guard)
+        return RefusalStrings.name
+
+    @property
     def identity(self) -> str:
         """What gives the verdicts, as far as it is known before a model is loaded."""
         if self.kind == "endpoint":
@@ -153,6 +160,43 @@ class JudgeSettings(BaseModel):
                  "guard_template": self.guard.chat_template}  # fmt: skip
         paths = {role: Path(name).expanduser() for role, name in named.items() if name}
         return {role: str(path) for role, path in paths.items() if path.exists()}
+
+    def check_policies(self) -> None:
+        """Read the policies.
+
+        Raises:
+            ConfigError: One cannot be read, or is empty.
+        """
+        guard = self.guard
+        if self.policy is not None:
+            read_policy(self.policy, as_text=True)
+        if guard.policy is not None:
+            read_policy(guard.policy, as_text=bool(guard.question or guard.text_format))
+
+
+def check_judges_apart(judges: Sequence[JudgeSettings]) -> None:
+    """Refuse settings of judges that cannot judge the same answers side by side.
+
+    Raises:
+        ConfigError: One compares answers, or two are the same or have one name.
+    """
+    for place, judge in enumerate(judges):
+        _refuse_pair_rubric(judge)
+        for other in judges[:place]:
+            same = judge.model_copy(update={"name": other.name}) == other
+            if same or judge.label == other.label:
+                raise ConfigError(
+                    f"judges have {judge.label!r} twice: a judge does not confirm itself. Leave "
+                    "one out" + ("." if same else ", or give one of them another name.")
+                )
+
+
+def _refuse_pair_rubric(settings: JudgeSettings) -> None:
+    if settings.rubric in PAIR_RUBRICS:
+        raise ConfigError(
+            f"rubric {settings.rubric!r} compares two answers: it judges win rates. For single "
+            f"answers set rubric to one of {', '.join(RUBRICS)}."
+        )
 
 
 def build_judge(
@@ -171,14 +215,10 @@ def build_judge(
             loaded or does not fit its settings.
     """
     if settings.kind == "endpoint":
-        if settings.rubric in PAIR_RUBRICS:
-            raise ConfigError(
-                f"rubric {settings.rubric!r} compares two answers: it judges win rates. For single "
-                f"answers set rubric to one of {', '.join(RUBRICS)}."
-            )
+        _refuse_pair_rubric(settings)
         policy = None if settings.policy is None else read_policy(settings.policy, as_text=True)
         return EndpointJudge(
-            settings._rubric(policy), _endpoint(settings, cache), name=settings.name,
+            settings._rubric(policy), _endpoint(settings, cache), name=settings.label,
             progress=progress,
         )  # fmt: skip
     if settings.kind in _BACKENDS:
@@ -205,46 +245,6 @@ def build_pair_judge(
     )  # fmt: skip
 
 
-def is_rankers_guard(identity: str, ranking: Mapping[str, Any]) -> bool:
-    """Whether a judge is the guard that ranked the rows: its verdicts then prove nothing.
-
-    Where both fingerprints are known they decide; else the last part of the models' names, so that
-    a guard at an endpoint is recognised under another address, or equal files of weights, so that
-    a copy in a folder of another name is.
-
-    Args:
-        identity: Of the judge, loaded or not.
-        ranking: The ranking's `details`, as in `Scores` and its manifest.
-    """
-    guard = ranking.get("guard")
-    kind, _, rest = identity.partition(":")
-    if kind not in ("guard", "endpoint") or not isinstance(guard, Mapping):
-        return False
-    name, _, end = rest.rpartition("@")
-    theirs = guard.get("fingerprint")
-    if kind == "guard" and end and theirs:
-        return end == str(theirs)
-    other = str(guard.get("name"))
-    return _last_part(name) == _last_part(other) or _same_weights(Path(name), Path(other))
-
-
-def _last_part(name: str) -> str:
-    return name.rstrip("/").rpartition("/")[2].casefold()
-
-
-def _same_weights(one: Path, other: Path) -> bool:
-    """Whether all files with weights of one model lie in the other's folder too."""
-    found = [
-        [file for file in ([model] if model.is_file() else model.glob("*"))
-         if file.suffix in _WEIGHTS and file.is_file()]
-        for model in (one, other)
-    ]  # fmt: skip
-    few, many = sorted(found, key=len)
-    if not few or not {f.stat().st_size for f in few} <= {f.stat().st_size for f in many}:
-        return False  # gigabytes are read where they may be equal only
-    return {file_sha256(file) for file in few} <= {file_sha256(file) for file in many}
-
-
 def _endpoint(settings: JudgeSettings, cache: Path | None) -> Endpoint:
     file = None if cache is None else cache / "judge-endpoint" / "answers.jsonl"
     return Endpoint(str(settings.model), settings.endpoint, file)
@@ -256,7 +256,7 @@ def _guard_judge(
     from tamis.evaluation.guard_judge import GuardJudge
 
     return GuardJudge(
-        settings.guard.load(), name=settings.name or str(settings.guard.guard),
+        settings.guard.load(), name=settings.label,
         threshold=settings.threshold or 0.0,
         min_word_probability=settings.guard.min_word_probability,
         folder=None if cache is None else cache / "guard",

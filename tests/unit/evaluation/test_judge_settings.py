@@ -1,4 +1,4 @@
-"""Settings of judges: what they build, what they refuse, and who must not judge."""
+"""Settings of judges: what they build, and what they refuse."""
 
 from __future__ import annotations
 
@@ -11,18 +11,15 @@ import pytest
 import toy_guard
 from tamis.errors import ConfigError
 from tamis.evaluation.endpoint_judge import EndpointJudge, Pair
+from tamis.evaluation.evaluate import EvaluateConfig
 from tamis.evaluation.guard_judge import GuardJudge
 from tamis.evaluation.judge_settings import (
     JudgeSettings,
     build_judge,
     build_pair_judge,
-    is_rankers_guard,
 )
-from tamis.evaluation.judges import Answer, RefusalStrings, judge_identity
-from tamis.methods.base import rank
-from tamis.methods.guard import Guard
+from tamis.evaluation.judges import Answer, RefusalStrings
 from tamis.models.endpoint import EndpointSettings
-from toy import contaminated_set
 from toy_endpoint import Script, Server, says
 
 Serve = Callable[[Script], Server]
@@ -189,62 +186,31 @@ def test_a_guards_policy_is_read_before_the_guard(tmp_path: Path) -> None:
         build_judge(settings)
 
 
-# Who must not judge
-
-
-def test_the_guard_that_ranked_is_recognised_by_its_weights(
-    guard_folder: str, tmp_path: Path
-) -> None:
-    """Copied to another folder it is the same; another guard in a folder of that name is not."""
-    ranking = rank(
-        contaminated_set(4, n_harmful=1).finetuning_set,
-        Guard(backend="classifier", guard=guard_folder, device="cpu", dtype="float32"),
-    ).details
-    copy = toy_guard.saved(toy_guard.classifier(), tmp_path / "copy")
-    other = toy_guard.saved(
-        toy_guard.classifier(seed=1), tmp_path / "other" / Path(guard_folder).name
-    )
-    found = {}
-    for name in (copy, other):
-        settings = JudgeSettings(kind="classifier", guard={"guard": name, "device": "cpu"})
-        found[name] = is_rankers_guard(judge_identity(build_judge(settings)), ranking)
-    assert found == {copy: True, other: False}
+TWICE: dict[str, Any] = {**ENDPOINT, "rubric": "saft"}
 
 
 @pytest.mark.parametrize(
-    ("judge", "guard", "same"),
+    ("judges", "match"),
     [
-        ({"kind": "guard", "guard": {"guard": "meta/Guard-8B"}}, {"name": "meta/guard-8b"}, True),
-        ({"kind": "guard", "guard": {"guard": "my/guard-8b/"}}, {"name": "meta/Guard-8B"}, True),
-        ({"kind": "guard", "guard": {"guard": "meta/Guard-7B"}}, {"name": "meta/Guard-8B"}, False),
-        ({**ENDPOINT, "rubric": "saft"}, {"name": "toy", "endpoint": "http://other/v1"}, True),
-        ({**ENDPOINT, "rubric": "saft"}, {"name": "me/toy", "fingerprint": "00"}, True),
-        ({**ENDPOINT, "rubric": "saft"}, {"name": "toy2", "endpoint": URL}, False),
-        ({}, {"name": "refusal_strings"}, False),
+        ([{}, {}], "judges have 'refusal_strings' twice.* Leave one out"),
+        ([TWICE, {**TWICE, "name": "another"}], "judges have 'another' twice"),
+        ([{**TWICE, "name": "it"}, {**TWICE, "name": "it", "model": "toy2"}], "give one of them"),
+        ([{"kind": "guard", "guard": {"guard": "g"}},
+          {"kind": "guard", "guard": {"guard": "g", "question": "{prompt} {response}?"}}],
+         "'g' twice.* another name"),
+        ([{**ENDPOINT, "rubric": "safety"}], "compares two answers.*hexphi"),
     ],
 )  # fmt: skip
-def test_before_a_model_is_loaded_its_name_decides(
-    judge: dict[str, Any], guard: dict[str, Any], same: bool
+def test_judges_that_cannot_judge_side_by_side_are_refused_with_the_settings(
+    judges: list[dict[str, Any]], match: str
 ) -> None:
-    """The last part of it, in any case and at any address."""
-    assert is_rankers_guard(JudgeSettings(**judge).identity, {"guard": guard}) is same
+    """The same one twice, under whatever names; two of one name; one that compares answers."""
+    with pytest.raises(ValueError, match=match):
+        EvaluateConfig.model_validate({"judges": judges})
 
 
-def test_a_copy_is_recognised_before_it_is_loaded(guard_folder: str, tmp_path: Path) -> None:
-    """By its weights, whatever the folder is called and whatever else lies in it."""
-    copy = toy_guard.saved(toy_guard.classifier(), tmp_path / "copy")
-    (tmp_path / "copy" / "README.md").write_text("Mine.")
-    other = toy_guard.saved(toy_guard.classifier(seed=1), tmp_path / "other")
-    found = {}
-    for name in (copy, other):
-        settings = JudgeSettings(kind="classifier", guard={"guard": name})
-        found[name] = is_rankers_guard(settings.identity, {"guard": {"name": guard_folder}})
-    assert found == {copy: True, other: False}
-    served = JudgeSettings(**{**ENDPOINT, "model": copy, "rubric": "saft"}).identity
-    assert is_rankers_guard(served, {"guard": {"name": guard_folder}})
-
-
-@pytest.mark.parametrize("details", [{}, {"guard": None}, {"guard": "toy"}])
-def test_a_ranking_without_a_guard_forbids_no_judge(details: dict[str, Any]) -> None:
-    """Most methods have none."""
-    assert not is_rankers_guard("endpoint:toy@http://x", details)
+def test_one_model_may_be_asked_two_rubrics() -> None:
+    """They stand under their rubrics' names."""
+    both = [{**ENDPOINT, "rubric": "saft"}, {**ENDPOINT, "rubric": "strongreject"}]
+    found = EvaluateConfig.model_validate({"judges": both}).judges
+    assert [judge.label for judge in found] == ["saft:toy", "strongreject:toy"]
