@@ -20,7 +20,7 @@ from tamis.cli.config import RankSettings
 from tamis.cli.stages import Common, run_rank, stage_model
 from tamis.data.example import Examples, content_of
 from tamis.data.load import load_examples
-from tamis.evaluation.labels import Label, join_labels, read_labels
+from tamis.evaluation.labels import NO_LIST_OF_ROWS, Label, join_labels, read_labels
 from tamis.evaluation.row_shapes import RowShapes, row_shapes
 from tamis.files import json_line, write_json, write_text_atomic
 from tamis.methods import build_method
@@ -79,7 +79,7 @@ def prepare(
     examples = load_examples(config.finetuning_set, config.data)
     seconds = time.perf_counter() - start
     labels = read_labels(config.labels)
-    truth = join_labels(examples, labels)
+    truth = join_labels(examples, labels, way_out=NO_LIST_OF_ROWS)
     todo = jobs(config, examples, truth)
     needs_model = any("model" in build_method(m.name, m.options).requires
                       for m in config.methods.values())  # fmt: skip

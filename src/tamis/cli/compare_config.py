@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from tamis.cli.config import MethodConfig, Section, beside, read_settings
+from tamis.cli.config import MethodConfig, Section, read_settings
+from tamis.cli.settings_paths import placed
 from tamis.data.contaminate import planted_ids
 from tamis.data.example import Examples
 from tamis.data.load import DataConfig
@@ -98,14 +98,7 @@ class CompareConfig(Section):
     @classmethod
     def read(cls, path: Path, sets: Sequence[str] = ()) -> Self:
         """Read a YAML file; paths in it are relative to it."""
-        config = read_settings(cls, path, sets)
-        near = functools.partial(beside, path.parent)
-        paths = ("finetuning_set", "safe_set", "harmful_set", "labels", "cache", "out")
-        parts = {name: part.model_copy(update={"rows": near(part.rows)})
-                 for name, part in config.parts.items()}  # fmt: skip
-        model = config.model.model_copy(update={"name": near(config.model.name)})
-        found = {name: near(getattr(config, name)) for name in paths}
-        return config.model_copy(update={**found, "parts": parts, "model": model})
+        return placed(read_settings(cls, path, sets), path.parent)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ only one section has it. Unknown keys and all faults are reported at once.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -14,6 +13,7 @@ from typing import Any, Self, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from tamis.cli.settings_paths import placed
 from tamis.data.load import DataConfig
 from tamis.data.template import RenderConfig
 from tamis.errors import ConfigError, unknown_name
@@ -165,35 +165,7 @@ class RunConfig(Section):
     @classmethod
     def read(cls, path: Path, sets: Sequence[str] = ()) -> Self:
         """Read a YAML file; paths in it are relative to it."""
-        config = read_settings(cls, path, sets)
-        near = functools.partial(beside, path.parent)
-
-        def model_beside(model: ModelConfig | None) -> ModelConfig | None:
-            return model and model.model_copy(update={"name": near(model.name)})
-
-        prompts = {k: near(v) for k, v in config.prompts.model_dump().items()}
-        template = near(config.render.chat_template)
-        return config.model_copy(update={
-            **{name: near(getattr(config, name)) for name in (
-                "finetuning_set", "safe_set", "harmful_set", "trusted_set", "trusted_labels",
-                "labels", "rows", "cache",
-            )},
-            "out": near(config.out), "prompts": PromptPaths(**prompts),
-            "model": model_beside(config.model),
-            "ranking_model": model_beside(config.ranking_model),
-            "render": config.render.model_copy(update={"chat_template": template}),
-        })  # fmt: skip
-
-
-def beside(base: Path, value: Any) -> Any:
-    """Return a path of a settings file as one from here: relative ones lie beside the file.
-
-    A hub id stays as it is; a path beside the file wins over one that does not exist.
-    """
-    if value is None or Path(value).is_absolute():
-        return value
-    near = base / Path(value)
-    return type(value)(str(near)) if near.exists() or isinstance(value, Path) else value
+        return placed(read_settings(cls, path, sets), path.parent)
 
 
 def read_settings(

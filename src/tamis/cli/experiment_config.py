@@ -6,7 +6,6 @@ with parts (rows, or a rate of harmful rows), selection ratios, budgets and seed
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tamis.cli.config import MethodConfig, PromptPaths, Section, beside, read_settings
+from tamis.cli.config import MethodConfig, PromptPaths, Section, read_settings
+from tamis.cli.settings_paths import placed
 from tamis.data.load import DataConfig
 from tamis.data.renderer import RenderConfig
 from tamis.evaluation.evaluate import EvaluateConfig
@@ -177,7 +177,25 @@ class ExperimentConfig(Section):
                 raise ValueError(f"{name} repeat one: it would count twice")
         if any(not 0 < ratio <= 1 for ratio in self.selection_ratios):
             raise ValueError("selection_ratios are shares in (0, 1]")
+        self._refuse_shared_folders()
         return self
+
+    def _refuse_shared_folders(self) -> None:
+        """Names are joined by dashes, so two cells may come to lie in one folder."""
+        owners: dict[str, tuple[str, float | None]] = {}
+        for cell in cells(self):
+            trained_on = [] if cell.seed is None else [f"rows/{cell.selection}"]
+            for folder in (*trained_on, f"cells/{cell.name}"):
+                first, ratio = owners.setdefault(folder, (cell.arm, cell.ratio))
+                if (first, ratio) != (cell.arm, cell.ratio):
+                    shown = [
+                        name if share is None else f"{name} at ratio {share}"
+                        for name, share in ((first, ratio), (cell.arm, cell.ratio))
+                    ]
+                    raise ValueError(
+                        f"arms {shown[0]} and {shown[1]} would share the folder {folder}: give "
+                        "one of them another name, or ratios that differ in six digits"
+                    )
 
     @property
     def compared_with(self) -> list[str]:
@@ -187,26 +205,7 @@ class ExperimentConfig(Section):
     @classmethod
     def read(cls, path: Path, sets: Sequence[str] = ()) -> Self:
         """Read a YAML file; paths in it are relative to it."""
-        config = read_settings(cls, path, sets)
-        near = functools.partial(beside, path.parent)
-        own = ("finetuning_set", "safe_set", "harmful_set", "trusted_set", "trusted_labels",
-               "labels", "cache", "out")  # fmt: skip
-        parts = {name: part.model_copy(update={"rows": near(part.rows)})
-                 for name, part in config.parts.items()}  # fmt: skip
-        arms = {
-            name: arm if arm.mix is None else arm.model_copy(update={
-                "mix": arm.mix.model_copy(update={"rows": near(arm.mix.rows)})
-            })
-            for name, arm in config.arms.items()
-        }  # fmt: skip
-        models = {name: found and found.model_copy(update={"name": near(found.name)})
-                  for name in ("model", "ranking_model")
-                  for found in (getattr(config, name),)}  # fmt: skip
-        prompts = PromptPaths(**{k: near(v) for k, v in config.prompts.model_dump().items()})
-        return config.model_copy(update={
-            **{name: near(getattr(config, name)) for name in own}, **models,
-            "parts": parts, "arms": arms, "prompts": prompts,
-        })  # fmt: skip
+        return placed(read_settings(cls, path, sets), path.parent)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from tamis.data.load import load_examples
 from tamis.data.row_lists import read_row_list
 from tamis.errors import ConfigError
 from tamis.evaluation.bookkeeping import kept_figures
-from tamis.evaluation.labels import Label, join_labels, read_labels
+from tamis.evaluation.labels import NO_LIST_OF_ROWS, Label, join_labels, read_labels
 from tamis.files import atomic_path, json_line, write_text_atomic
 from tamis.rng import numpy_generator
 from tamis.runs import Stage
@@ -63,7 +63,8 @@ def read_data(config: ExperimentConfig) -> Data:
     truth = None if config.labels is None else read_labels(config.labels)
     harmful = None
     if truth is not None:
-        harmful = np.array([label.harmful for label in join_labels(examples, truth)], dtype=bool)
+        joined = join_labels(examples, truth, way_out=NO_LIST_OF_ROWS)
+        harmful = np.array([label.harmful for label in joined], dtype=bool)
     parts = {
         name: _part_ids(name, part, examples, harmful, config.ranking_seed)
         for name, part in config.parts.items()

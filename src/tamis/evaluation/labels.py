@@ -13,6 +13,10 @@ from tamis.data.row_lists import HasIds, name_some, resolve_ids
 from tamis.errors import DataError, MismatchError
 from tamis.evaluation.jsonl import Line, read_lines, unique_ids
 
+# What to do about rows that cannot be labelled.
+LIST_OF_ROWS = "restrict the data with --rows (in a settings file rows)"
+NO_LIST_OF_ROWS = "give a finetuning_set that holds the labelled rows alone"
+
 
 @dataclass(frozen=True, slots=True)
 class Label:
@@ -59,7 +63,9 @@ def read_labels(path: str | Path) -> list[Label]:
     return [label for label, _ in read]
 
 
-def join_labels(rows: HasIds, labels: Sequence[Label]) -> list[Label]:
+def join_labels(
+    rows: HasIds, labels: Sequence[Label], *, way_out: str = LIST_OF_ROWS
+) -> list[Label]:
     """Return the label of every row, in row order.
 
     Labels of rows that are not there are passed over: one label file serves every subset.
@@ -67,6 +73,7 @@ def join_labels(rows: HasIds, labels: Sequence[Label]) -> list[Label]:
     Args:
         rows: What was scored.
         labels: By id or by source id, all of one kind.
+        way_out: `LIST_OF_ROWS`, or `NO_LIST_OF_ROWS` where the command takes none.
 
     Raises:
         MismatchError: A row has no label (up to five are named).
@@ -84,8 +91,7 @@ def join_labels(rows: HasIds, labels: Sequence[Label]) -> list[Label]:
     if missing:
         raise MismatchError(
             f"{len(missing):,} of {len(rows.ids):,} scored rows have no label: "
-            f"{name_some(missing)}. Label every row (by id or by your own id), or restrict the "
-            "data with --rows."
+            f"{name_some(missing)}. Label every row (by id or by your own id), or {way_out}."
         )
     return [by_id[identifier] for identifier in rows.ids]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import pytest
 
 from tamis.cli.experiment import finetune_config, folders
 from tamis.cli.experiment_config import ExperimentConfig, cells
-from tamis.cli.experiment_rows import ranking_folder
-from tamis.errors import ConfigError
+from tamis.cli.experiment_rows import ranking_folder, read_data
+from tamis.errors import ConfigError, MismatchError
 
 ARMS: dict[str, Any] = {
     "nothing": {}, "everything": {}, "uniform": {"method": "uniform"},
@@ -126,3 +127,30 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     assert config.parts["half"].rows == tmp_path / "half.txt"
     assert mix is not None
     assert mix.rows == str(tmp_path / "more.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"arms": {"u": {"method": "loss"}, "u-0.5": {"choice": "everything"}},
+          "selection_ratios": [0.5]}, r"u at ratio 0\.5 and u-0\.5 would share .*rows/all/u-0\.5"),
+        ({"arms": {"a": {"choice": "everything"}, "a-steps-1": {"choice": "nothing"}}},
+         r"a and a-steps-1 would share the folder cells/all/a-steps-1"),
+        ({"selection_ratios": [0.5, 0.5000001]}, "ratios that differ in six digits"),
+    ],
+)  # fmt: skip
+def test_two_cells_do_not_share_a_folder(changes: dict[str, Any], match: str) -> None:
+    """Both are named, before one writes over the other."""
+    with pytest.raises(ValueError, match=match):
+        settings(**changes)
+
+
+def test_rows_without_a_label_are_told_with_a_way_out_that_exists(tmp_path: Path) -> None:
+    """An experiment takes no list of rows for all it does."""
+    rows = [{"id": f"r{i}", "prompt": f"{i}", "completion": "yes"} for i in range(3)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "labels.jsonl").write_text('{"id": "r0", "harmful": true}\n')
+    config = settings(finetuning_set=str(tmp_path / "rows.jsonl"), labels=tmp_path / "labels.jsonl")
+    with pytest.raises(MismatchError, match="finetuning_set that holds the labelled") as refused:
+        read_data(config)
+    assert "--rows" not in str(refused.value)
