@@ -33,6 +33,7 @@ class ProgressReport:
         )  # fmt: skip
         self._tasks: dict[str, TaskID] = {}
         self._started: dict[str, tuple[float, int]] = {}
+        self._last: dict[str, tuple[int, int]] = {}
         self._last_line = 0.0
 
     def __enter__(self) -> ProgressReport:
@@ -52,8 +53,12 @@ class ProgressReport:
     def __call__(self, stage: str, done: int, total: int, figures: dict[str, float]) -> None:
         """Show how far a stage is."""
         now = time.monotonic()
-        if done < self._started.get(stage, (now, done))[1]:
-            del self._started[stage]  # the same work on other rows
+        last, last_total = self._last.get(stage, (-1, total))
+        self._last[stage] = done, total
+        if done < last or last >= last_total or total != last_total:  # the same work on other rows
+            del self._started[stage]
+            if stage in self._tasks:
+                self._bars.reset(self._tasks[stage], total=total)
         first_time, first_done = self._started.setdefault(stage, (now, done))
         seconds = now - first_time
         rate = (done - first_done) / seconds if seconds > 0 else 0.0
