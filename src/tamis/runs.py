@@ -105,6 +105,11 @@ class Stage:
         return (self.folder / _MANIFEST).exists()
 
     @property
+    def finished_as_asked(self) -> bool:
+        """Whether entering would find this very request finished; nothing is locked or changed."""
+        return self.finished and self._is_request(self._earlier())
+
+    @property
     def work(self) -> Path:
         """Folder for checkpoints and partial results; removed when the stage finishes."""
         path = self.folder / "work"
@@ -136,21 +141,17 @@ class Stage:
         self._lock.release()
 
     def _check_request(self) -> None:
-        config_path = self.folder / _CONFIG
-        if config_path.exists():
-            try:
-                earlier = yaml.safe_load(config_path.read_text(encoding="utf-8"))
-            except (yaml.YAMLError, UnicodeDecodeError):
-                earlier = None
-            was, wanted = self._compared(earlier), self._compared(self.request)
-            if _identity(was) == _identity(wanted):
+        if (self.folder / _CONFIG).exists():
+            earlier = self._earlier()
+            if self._is_request(earlier):
                 if earlier != self.request and not self.finished:  # it says how to run this again
                     self._write_config()
                 return
             # A command that failed before any work must not block its corrected version.
             if not self._overwrite and not self._nothing_done():
+                differences = _differences(self._compared(earlier), self._compared(self.request))
                 raise MismatchError(
-                    f"{self.folder} holds another run ({_differences(was, wanted)}). "
+                    f"{self.folder} holds another run ({differences}). "
                     "Give another --out, or --overwrite to replace it."
                 )
             self._refuse_own_inputs()
@@ -163,8 +164,18 @@ class Stage:
         self._write_config()
 
     def _write_config(self) -> None:
-        text = yaml.safe_dump(self.request, sort_keys=False)
-        write_text_atomic(self.folder / _CONFIG, text)
+        write_text_atomic(self.folder / _CONFIG, yaml.safe_dump(self.request, sort_keys=False))
+
+    def _earlier(self) -> Any:
+        """Return the request that the folder holds, None where it holds none that can be read."""
+        try:
+            return yaml.safe_load((self.folder / _CONFIG).read_text(encoding="utf-8"))
+        except (FileNotFoundError, yaml.YAMLError, UnicodeDecodeError):
+            return None
+
+    def _is_request(self, earlier: Any) -> bool:
+        wanted = self._compared(self.request)
+        return bool(_identity(self._compared(earlier)) == _identity(wanted))
 
     def _compared(self, request: Any) -> Any:
         for path in self._uncompared:

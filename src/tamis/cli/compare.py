@@ -8,16 +8,18 @@ once for every method and every contamination rate.
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tamis.cli.compare_config import CompareConfig, Job, jobs
 from tamis.cli.config import RankSettings
-from tamis.cli.stages import Common, run_rank, stage_model
+from tamis.cli.stages import Common, rank_stage, run_rank, stage_model
 from tamis.data.example import Examples, content_of
 from tamis.data.load import load_examples
 from tamis.evaluation.labels import NO_LIST_OF_ROWS, Label, join_labels, read_labels
@@ -44,6 +46,7 @@ class Prepared:
         truth: The label of every row, in row order.
         shapes: Slices by turns and length.
         jobs: Every ranking.
+        finished: Whether it is there and will not be replaced.
         model: None where no method needs one.
         read_seconds: Time to read the rows.
         overwrite: Whether rankings of another request are replaced.
@@ -55,6 +58,7 @@ class Prepared:
     truth: Sequence[Label]
     shapes: RowShapes
     jobs: Sequence[Job]
+    finished: Sequence[bool]
     model: Any
     read_seconds: float
     overwrite: bool = False
@@ -84,9 +88,12 @@ def prepare(
     needs_model = any("model" in build_method(m.name, m.options).requires
                       for m in config.methods.values())  # fmt: skip
     common = _common(config, report, overwrite)
+    finished = [_finished(config, common, job, examples, truth) for job in todo]
     model = stage_model(config.model, common) if needs_model else None
     shapes = row_shapes(examples)
-    return Prepared(config, examples, labels, truth, shapes, todo, model, seconds, overwrite)
+    return Prepared(
+        config, examples, labels, truth, shapes, todo, finished, model, seconds, overwrite
+    )
 
 
 def _common(config: CompareConfig, report: ProgressReport | None, overwrite: bool) -> Common:
@@ -127,17 +134,22 @@ def run_compare(
     return found
 
 
-def _run(
-    config: CompareConfig, common: Common, job: Job, examples: Examples, truth: Sequence[Label],
-    model: Any,
-) -> Cell:  # fmt: skip
-    """Rank one cell, or take over what is there."""
-    from tamis.evaluation.compare import Cell
-    from tamis.methods.scores import Scores
+@dataclass(frozen=True)
+class _Asked:
+    """What `tamis rank` is asked for one ranking, and the rows whose labels it is given."""
 
+    settings: RankSettings
+    common: Common
+    inputs: Mapping[str, Any]
+    excluded: frozenset[str]
+
+
+def _asked(
+    config: CompareConfig, common: Common, job: Job, examples: Examples, truth: Sequence[Label],
+    lists: Path,
+) -> _Asked:  # fmt: skip
+    """Write the lists that a ranking reads, and say what is asked."""
     method = config.methods[job.method]
-    out = config.out / job.folder
-    lists = config.out / "lists"
     lists.mkdir(parents=True, exist_ok=True)
     rows, part = None, examples
     if job.ids is not None:
@@ -153,17 +165,50 @@ def _run(
         write_text_atomic(trusted, "".join(lines))
         seen = {content_of(row) for row in drawn}
         excluded = frozenset(row for row in part.ids if content_of(row) in seen)
-    manifest = run_rank(
-        RankSettings(method=method, model=config.model, data=config.data,
-                     safe_data=config.safe_data or config.data, render=config.render),
-        replace(common, out=out, seed=job.seed), data=config.finetuning_set,
-        safe_set=config.safe_set,
-        harmful_set=config.harmful_set,
-        trusted_set=config.finetuning_set if trusted else None, trusted_labels=trusted,
-        rows=rows, cache=config.cache or config.out / "cache", model=model,
+    settings = RankSettings(
+        method=method, model=config.model, data=config.data,
+        safe_data=config.safe_data or config.data, render=config.render,
     )  # fmt: skip
+    inputs = {
+        "data": config.finetuning_set, "safe_set": config.safe_set,
+        "harmful_set": config.harmful_set,
+        "trusted_set": config.finetuning_set if trusted else None, "trusted_labels": trusted,
+        "rows": rows,
+    }  # fmt: skip
+    here = replace(common, out=config.out / job.folder, seed=job.seed)
+    return _Asked(settings, here, inputs, excluded)
+
+
+def _finished(
+    config: CompareConfig, common: Common, job: Job, examples: Examples, truth: Sequence[Label]
+) -> bool:
+    """Whether a ranking is there; not one that overwriting will replace."""
+    there = (config.out / job.folder / "manifest.json").exists()
+    if not there or not common.overwrite:
+        return there
+    with tempfile.TemporaryDirectory(prefix="tamis-lists-") as lists:
+        asked = _asked(config, common, job, examples, truth, Path(lists))
+        return rank_stage(asked.settings, asked.common, **asked.inputs).finished_as_asked
+
+
+def _run(
+    config: CompareConfig, common: Common, job: Job, examples: Examples, truth: Sequence[Label],
+    model: Any,
+) -> Cell:  # fmt: skip
+    """Rank one cell, or take over what is there."""
+    from tamis.evaluation.compare import Cell
+    from tamis.methods.scores import Scores
+
+    asked = _asked(config, common, job, examples, truth, config.out / "lists")
+    manifest = run_rank(
+        asked.settings,
+        asked.common,
+        **asked.inputs,
+        cache=config.cache or config.out / "cache",
+        model=model,
+    )
     return Cell(
-        job.rows, job.method, job.draw, Scores.read(out), excluded,
+        job.rows, job.method, job.draw, Scores.read(asked.common.out), asked.excluded,
         seconds=float(manifest["timings"]["seconds"]),
         peak_gib=manifest["memory"].get("peak_rss_gib"),
         start_gib=manifest["memory"].get("start_rss_gib"),

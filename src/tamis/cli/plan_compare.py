@@ -102,8 +102,7 @@ def plan_compare(prepared: Prepared, report: ProgressReport | None = None) -> Fo
         prepared: The comparison.
         report: Progress of the measurement.
     """
-    config, jobs = prepared.config, prepared.jobs
-    finished = [(config.out / job.folder / "manifest.json").exists() for job in jobs]
+    config, jobs, finished = prepared.config, prepared.jobs, prepared.finished
     kinds = job_kinds(jobs)
     # What is there has filled the cache: those methods are run first, whatever their order.
     order = sorted(config.methods, key=lambda name: not any(

@@ -6,16 +6,14 @@ Each returns the stage's manifest. A finished stage with the same request is not
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tamis.cli.config import (
-    RankSettings,
-    SelectSettings,
-)
+from tamis.cli.config import RankSettings, SelectSettings
 from tamis.cli.measure import measure, measured_with, write_ends
 from tamis.cli.progress import ProgressReport
 from tamis.data.example import Examples
@@ -89,6 +87,35 @@ def load_set(
     return load_examples(source, config, quarantine=quarantine, rows=wanted)
 
 
+def rank_stage(
+    settings: RankSettings, common: Common, *, data: str, trusted_labels: Path | None = None,
+    rows: Path | None = None, protected: Sequence[Path | None] = (), **trusted: str | None,
+) -> Stage:  # fmt: skip
+    """Return the stage of a `tamis rank`; `trusted` are its sets by name, the rest as `run_rank`.
+
+    Raises:
+        ConfigError: The method lacks an input.
+    """
+    method = build_method(settings.method.name, settings.method.options)
+    requires = set(getattr(method, "requires", ()))
+    for name in ("safe_set", "harmful_set", "trusted_set"):
+        if name in requires and trusted.get(name) is None:
+            flag = name.replace("_", "-")
+            raise ConfigError(f"method {settings.method.name!r} needs {name}: give --{flag}.")
+    if (trusted.get("trusted_set") is None) != (trusted_labels is None):
+        raise ConfigError("--trusted-set and --trusted-labels belong together: give both.")
+    config = stage_config(common, settings, method=settings.method.resolved())
+    del config["cache_gib"]  # changes no score
+    inputs = stage_inputs(
+        data=data, **trusted, trusted_labels=trusted_labels, rows=rows,
+        **(model_inputs(settings.model, settings.render) if "model" in requires else {}),
+    )  # fmt: skip
+    return Stage(
+        common.out, "rank", config, inputs, seed=common.seed, overwrite=common.overwrite,
+        protected=protected,
+    )  # fmt: skip
+
+
 def run_rank(
     settings: RankSettings, common: Common, *, data: str, safe_set: str | None = None,
     harmful_set: str | None = None, trusted_set: str | None = None,
@@ -106,20 +133,8 @@ def run_rank(
     method = build_method(settings.method.name, settings.method.options)
     requires = set(getattr(method, "requires", ()))
     trusted = {"safe_set": safe_set, "harmful_set": harmful_set, "trusted_set": trusted_set}
-    for name, given in trusted.items():
-        if name in requires and given is None:
-            flag = name.replace("_", "-")
-            raise ConfigError(f"method {settings.method.name!r} needs {name}: give --{flag}.")
-    if (trusted_set is None) != (trusted_labels is None):
-        raise ConfigError("--trusted-set and --trusted-labels belong together: give both.")
-    config = stage_config(common, settings, method=settings.method.resolved())
-    del config["cache_gib"]  # changes no score
-    inputs = stage_inputs(
-        data=data, **trusted, trusted_labels=trusted_labels, rows=rows,
-        **(model_inputs(settings.model, settings.render) if "model" in requires else {}),
-    )  # fmt: skip
-    with Stage(
-        common.out, "rank", config, inputs, seed=common.seed, overwrite=common.overwrite,
+    with rank_stage(
+        settings, common, data=data, **trusted, trusted_labels=trusted_labels, rows=rows,
         protected=(labels, cache),
     ) as stage:  # fmt: skip
         if stage.finished and (labels is None or measured_with(stage.folder, labels)):

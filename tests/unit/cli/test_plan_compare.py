@@ -63,6 +63,17 @@ class Loading(Slow):
         return super().rank(inputs)
 
 
+class Labelled:
+    """Is given labels of some rows."""
+
+    requires: ClassVar[frozenset[str]] = frozenset({"trusted_set"})
+
+    def rank(self, inputs: RankingInputs) -> Scores:
+        """Score every row 0."""
+        rows, n = inputs.finetuning_set, len(inputs.finetuning_set)
+        return Scores("labelled", rows.ids, rows.source_ids, np.zeros(n), ["ok"] * n, None)
+
+
 class Halving(Slow):
     """Needs its whole safe set."""
 
@@ -136,6 +147,18 @@ def test_finished_rankings_take_no_time(tmp_path: Path) -> None:
     assert (two.n_left, two.n_finished) == (1, 0)
     assert two.minutes is not None
     assert two.minutes * 60 < 0.3 * 40 * PAUSE
+
+
+def test_rankings_that_will_be_replaced_are_to_be_done(tmp_path: Path) -> None:
+    """With --overwrite another method under the old label is run, on all rows and on a part."""
+    old = {"it": {"name": "uniform"}, "learns": {"name": f"{HERE}:Labelled"}}
+    parts = {"few": {"rate": 0.1}}
+    run_compare(prepare(comparison(tmp_path, old, n=40, parts=parts)))
+    changed = {**old, "it": {"name": "trivial"}}
+    prepared = prepare(comparison(tmp_path, changed, n=40, parts=parts), overwrite=True)
+    it, learns = plan_compare(prepared).methods
+    assert (it.n_left, it.n_finished) == (2, 0)
+    assert (learns.n_left, learns.n_finished) == (0, 2)
 
 
 def test_a_method_that_refuses_a_few_safe_rows_is_given_all(tmp_path: Path) -> None:
