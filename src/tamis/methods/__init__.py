@@ -24,13 +24,15 @@ METHODS: dict[str, str] = {
     "trivial": "tamis.methods.trivial:Trivial",
     "uniform": "tamis.methods.uniform:Uniform",
 }
+NEEDS = frozenset({"model", "safe_set", "harmful_set", "trusted_set"})  # what `requires` may name
 
 
 def method_class(name: str) -> type[Any]:
     """Return a method's class by key, or an outside class by `module:Class`.
 
     Raises:
-        ConfigError: The key is unknown, or the class cannot be imported or has no `rank`.
+        ConfigError: The key is unknown, or the class cannot be imported, has no `rank` or requires
+            what there is not.
     """
     if ":" not in name and name not in METHODS:
         raise unknown_name("method", name, METHODS)
@@ -44,7 +46,21 @@ def method_class(name: str) -> type[Any]:
         ) from error
     if not callable(getattr(found, "rank", None)):
         raise ConfigError(f"{name} has no rank(inputs) method, so it cannot rank rows.")
+    check_requires(getattr(found, "requires", None), name)
     return type(found) if not isinstance(found, type) else found
+
+
+def check_requires(requires: Any, name: str) -> None:
+    """Refuse a `requires` that is no set of what can be given.
+
+    Raises:
+        ConfigError: It is missing, of another type, or names something else.
+    """
+    if not isinstance(requires, set | frozenset) or not requires <= NEEDS:
+        raise ConfigError(
+            f"{name} has requires = {requires!r}, which is no set of {', '.join(sorted(NEEDS))}. "
+            'Set it to what must be given, such as frozenset({"model"}); frozenset() is nothing.'
+        )
 
 
 def build_method(name: str, options: Mapping[str, Any] | None = None) -> Any:

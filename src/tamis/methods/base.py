@@ -17,8 +17,13 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from tamis.data.example import Examples
 from tamis.data.template import RenderConfig, RenderedRows
-from tamis.errors import ConfigError, DuplicateIdError, MismatchError, NoTrainedTokensError
-from tamis.methods import with_preset
+from tamis.errors import (
+    ConfigError,
+    DuplicateIdError,
+    MismatchError,
+    NoTrainedTokensError,
+)
+from tamis.methods import check_requires, with_preset
 from tamis.methods.scores import Scores as Scores
 
 if TYPE_CHECKING:
@@ -196,6 +201,7 @@ def check_inputs(ranker: Ranker, inputs: RankingInputs, name: str) -> None:
             and its labels do not fit together.
         DuplicateIdError: The fine-tuning set repeats an id.
     """
+    check_requires(getattr(ranker, "requires", None), name)
     missing = sorted(need for need in ranker.requires if getattr(inputs, need, None) is None)
     if missing:
         flags = ", ".join(f"--{need.replace('_', '-')}" for need in missing)
@@ -254,7 +260,7 @@ def rank(
     )  # fmt: skip
     name = name or type(method).__name__
     check_inputs(method, inputs, name)
-    scores = _counted(method, inputs)
+    scores = _counted(method, inputs, name)
     if list(scores.ids) != list(finetuning_set.ids):
         raise MismatchError(
             f"method {name!r} returned scores for other rows than it was given, or in another "
@@ -263,15 +269,26 @@ def rank(
     return scores
 
 
-def _counted(method: Ranker, inputs: RankingInputs) -> Scores:
+def _counted(method: Ranker, inputs: RankingInputs, name: str) -> Scores:
     """Rank, and note in the details how many passes per token of the data this process made."""
     if inputs.model is None:
-        return method.rank(inputs)
+        return _ranked(method, inputs, name)
     from tamis.models.pass_counter import counted_passes
 
     with counted_passes(inputs.model.model) as count:
-        scores = method.rank(inputs)
+        scores = _ranked(method, inputs, name)
     passes = count.per_token(int(inputs.rendered().lengths.sum()))
     return scores if passes is None else replace(
         scores, details={**scores.details, "passes": passes}
     )  # fmt: skip
+
+
+def _ranked(method: Ranker, inputs: RankingInputs, name: str) -> Scores:
+    """Rank, and refuse what is no ranking."""
+    scores: object = method.rank(inputs)
+    if not isinstance(scores, Scores):
+        raise MismatchError(
+            f"method {name!r} returned {type(scores).__name__}, not Scores: rank(inputs) returns "
+            "tamis.methods.scores.Scores with one value per row."
+        )
+    return scores

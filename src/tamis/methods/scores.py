@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,9 +53,15 @@ class Scores:
 
         Raises:
             DuplicateIdError: An id occurs twice.
-            DataError: Lengths differ, a score is infinite, or NaN has no reason.
+            DataError: Lengths differ, a score or a readout is no float or infinite, NaN has no
+                reason, a further column has the name of a fixed one, or JSON cannot hold the
+                details.
         """
         n = len(self.ids)
+        taken = sorted(set(_FIXED) & set(self.columns))
+        if taken:
+            raise DataError(f"{self.method} gave further columns named {', '.join(taken)}: these "
+                            "names are the table's own. Call a readout score_<name>.")  # fmt: skip
         tokens = () if self.n_trained_tokens is None else (self.n_trained_tokens,)
         columns = (self.source_ids, self.values, self.outcome, *tokens, *self.columns.values())
         sizes = {len(column) for column in columns}
@@ -62,8 +69,24 @@ class Scores:
             raise DataError(f"{self.method} gave columns of lengths {sorted(sizes)} for {n} ids.")
         if len(set(self.ids)) != n:
             raise DuplicateIdError(f"{self.method} gave {n} scores for {len(set(self.ids))} ids.")
-        if np.isinf(self.values).any():
-            raise DataError(f"{self.method} gave an infinite score; scores are finite or NaN.")
+        readouts = {key: self.columns[key] for key in self.columns if key.startswith("score_")}
+        for key, found in {"values": self.values, **readouts}.items():
+            numbers = np.asarray(found)
+            if numbers.ndim != 1 or numbers.dtype.kind not in "fiu":
+                raise DataError(
+                    f"{self.method} gave {key} of type {numbers.dtype} and shape {numbers.shape}; "
+                    f"scores are {n} numbers."
+                )
+            if np.isinf(numbers).any():
+                raise DataError(f"{self.method} gave an infinite number in {key}; scores are "
+                                "finite or NaN.")  # fmt: skip
+        try:
+            json.dumps(dict(self.details), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"{self.method} gave details that JSON cannot hold ({error}). Put plain numbers, "
+                "texts, lists and dicts there; None is what is missing."
+            ) from error
         scored = ~np.isnan(self.values)
         bare = [i for i, ok, why in zip(self.ids, scored, self.outcome, strict=True)
                 if not ok and why in ("ok", "truncated")]  # fmt: skip

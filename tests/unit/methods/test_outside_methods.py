@@ -1,0 +1,87 @@
+"""Methods from outside that do not keep their promises are refused in words."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+import toy
+from tamis.errors import ConfigError, DataError, MismatchError
+from tamis.methods.base import rank
+from tamis.methods.scores import Scores
+
+ROWS = [("ember", "water"), ("crack", "venom")]
+
+
+def scores(values: Any = (0.5, 1.0), **changes: Any) -> Scores:
+    """Return scores of the two rows."""
+    ids = toy.examples(ROWS).ids
+    found = np.asarray(values)
+    return Scores("mine", ids, [None] * 2, found, ["ok"] * 2, None, **changes)
+
+
+class Mine:
+    """Gives back whatever it was made with."""
+
+    requires: ClassVar[Any] = frozenset()
+
+    def __init__(self, found: Any) -> None:
+        self.found = found
+
+    def rank(self, inputs: Any) -> Any:
+        """Give it."""
+        return self.found
+
+
+def ranked(found: Any) -> Scores:
+    """Rank the two rows."""
+    return rank(toy.examples(ROWS), Mine(found), name="mine")
+
+
+def test_what_is_right_is_taken() -> None:
+    """The scores as they were given."""
+    assert ranked(scores()).values.tolist() == [0.5, 1.0]
+
+
+@pytest.mark.parametrize("found", [None, np.array([1.0, 2.0])])
+def test_only_scores_are_scores(found: Any) -> None:
+    """The message names what was returned."""
+    with pytest.raises(MismatchError, match=f"'mine' returned {type(found).__name__}, not Scores"):
+        ranked(found)
+
+
+@pytest.mark.parametrize("value", [np.float32(0.5), float("nan"), {1, 2}])
+def test_details_must_fit_json(value: Any) -> None:
+    """They go into the manifest."""
+    with pytest.raises(DataError, match="mine gave details that JSON cannot hold"):
+        scores(details={"value": value})
+
+
+@pytest.mark.parametrize("values", [["a", "b"], [[1.0], [2.0]], [True, False]])
+def test_scores_are_numbers_in_a_row(values: Any) -> None:
+    """Neither words nor columns nor verdicts."""
+    with pytest.raises(DataError, match=r"mine gave values of type .* scores are 2 numbers"):
+        scores(values)
+
+
+def test_a_readout_is_finite_too() -> None:
+    """The message names it."""
+    with pytest.raises(DataError, match="infinite number in score_second"):
+        scores(columns={"score_second": np.array([1.0, -np.inf])})
+
+
+def test_a_column_of_the_table_cannot_be_replaced() -> None:
+    """It would be lost on reading."""
+    with pytest.raises(DataError, match="further columns named score: these names"):
+        scores(columns={"score": np.array([1.0, 2.0])})
+
+
+@pytest.mark.parametrize("requires", [None, "safe_set", {"banana"}, ["model"]])
+def test_requirements_are_a_set_of_known_names(requires: Any) -> None:
+    """A text would be read letter by letter."""
+    method = Mine(scores())
+    method.requires = requires  # type: ignore[misc]
+    with pytest.raises(ConfigError, match=r"mine has requires = .*no set of harmful_set, model"):
+        rank(toy.examples(ROWS), method, name="mine")
