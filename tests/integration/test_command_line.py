@@ -186,7 +186,7 @@ def test_bad_rows_are_quarantined_and_counted(tmp_path: Path) -> None:
 
 
 def test_methods_lists_every_method_with_its_needs() -> None:
-    """As a table for people and as JSON for programs."""
+    """As a table for people and as JSON for programs; costs and sources, whole."""
     shown = tamis("methods")
     assert shown.returncode == 0, shown.stderr
     listed = {found["method"]: found for found in json.loads(tamis("methods", "--json").stdout)}
@@ -194,7 +194,10 @@ def test_methods_lists_every_method_with_its_needs() -> None:
 
     assert list(listed) == list(METHODS)
     assert listed["seal"]["needs"] == ["model", "safe set"]
-    assert all(found["what"] and found["source"] for found in listed.values())
+    assert all(found["what"] and found["source"] and found["cost"] for found in listed.values())
+    assert listed["guard"]["needs"] == ["a guard, in `guard`"]
+    assert listed["saft"]["cost"] == "one forward pass"
+    assert "Source: RHO-loss, Mindermann et al. 2022" in shown.stdout
 
 
 def test_a_safe_set_can_be_built_and_read(data: Path, tmp_path: Path) -> None:

@@ -143,7 +143,8 @@ def safe_set(
     count: Annotated[int | None, typer.Option("--count", min=1, help="Rows in all; as many as keep "
                                               "the share if unset.")] = None,
     exclude: Annotated[list[Path] | None, typer.Option(
-        "--exclude", help="Evaluation prompts (JSONL) to stay clear of, besides the shipped ones."
+        "--exclude", help="Evaluation prompts (JSONL with id and prompt) to stay clear of, "
+        "besides the shipped ones."
     )] = None,
     seed: Seed = 0,
 ) -> None:  # fmt: skip

@@ -54,7 +54,7 @@ def write_safe_set(
     for name, read in (("--from", ordinary), ("--demonstrations", shown)):
         if read.load_report.n_quarantined:
             lines.append(f"{name}: {read.load_report.n_quarantined:,} bad records left out")
-    if demonstrations is None:
+    if demonstrations is None and n:
         lines.append("the demonstrations are the few refusals that ship with tamis: give your own "
                      "with --demonstrations for a serious ranking")  # fmt: skip
     return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -26,27 +27,36 @@ LABELS_NOTE = (
 
 
 def methods_known() -> list[dict[str, Any]]:
-    """Return every method's key, first line, needs and source."""
+    """Return every method's key, first line, needs, cost per row and source."""
     found = []
     for key in METHODS:
         cls = method_class(key)
         first, _, rest = (cls.__doc__ or "").partition("\n")
-        source = " ".join(rest.partition("Source:")[2].split())
+        # "Source: ... Needs: ... Cost: ...", each up to the next.
+        parts = re.split(r"\b(Source|Needs|Cost):\s", " ".join(rest.split()))
+        said = dict(zip(parts[1::2], (part.strip(" .;") for part in parts[2::2]), strict=True))
         needs = sorted(need.replace("_", " ") for need in cls.requires)
-        found.append({"method": key, "what": first, "needs": needs, "source": source,
+        found.append({"method": key, "what": first,
+                      "needs": [*needs, *([said["Needs"]] if "Needs" in said else [])],
+                      "cost": said.get("Cost", ""), "source": said.get("Source", ""),
                       "presets": sorted(getattr(cls, "presets", {}))})  # fmt: skip
     return found
 
 
 def method_table(known: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """Return the methods as a table."""
-    table = Table(title="Ranking methods (docs/methods.md has the settings that reproduce a paper)")
-    for heading in ("Key", "Score", "Needs", "Source", "Presets"):
-        table.add_column(heading)
+    """Return the methods as a table that fits a narrow terminal."""
+    table = Table(title="Ranking methods (docs/methods.md has the settings that reproduce a paper)",
+                  show_lines=True, title_justify="left")  # fmt: skip
+    table.add_column("Key", no_wrap=True)
+    table.add_column("What it is")
     for method in known:
-        table.add_row(method["method"], Text(method["what"]),
-                      ", ".join(method["needs"]) or "nothing", Text(method["source"]),
-                      ", ".join(method["presets"]))  # fmt: skip
+        text = Text(method["what"])
+        for name, said in (("Needs", ", ".join(method["needs"]) or "nothing"),
+                           ("Cost", method["cost"]), ("Source", method["source"]),
+                           ("Presets", ", ".join(method["presets"]))):  # fmt: skip
+            if said:
+                text.append(f"\n{name}: {said}", "dim")
+        table.add_row(method["method"], text)
     return table
 
 

@@ -130,9 +130,9 @@ def safe_set_notes(examples: Examples, safe: Examples) -> list[str]:
     refusing = np.mean([opens_like_refusal(answer) for answer in answers])
     if refusing < FEW_DEMONSTRATIONS:
         notes.append(
-            f"only {refusing:.2f} of the safe set's answers open like a refusal: it hardly shows "
-            "safe answers to unsafe requests, and a ranking by it follows the domain. `tamis "
-            "safe-set` adds demonstrations."
+            f"{refusing:.1%} of the safe set's answers open like a refusal: it hardly shows safe "
+            "answers to unsafe requests, and a ranking by it follows the domain. `tamis safe-set` "
+            "adds demonstrations."
         )
     lengths = [float(np.median([len(row.messages[-1].content) for row in found]))
                for found in (data, trusted)]  # fmt: skip

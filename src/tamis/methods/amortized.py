@@ -80,7 +80,9 @@ def cross_fitted(
 class Amortized(Method):
     """A teacher's scores, learned from hidden states (higher = keep).
 
-    Source: ours, after Shen et al. 2024, arXiv:2410.07471; see the module's docstring.
+    Source: ours; what it learns from is its teacher's.
+    Needs: what its teacher needs.
+    Cost: the teacher's, and one forward pass to the highest layer that is read.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"model"})

@@ -52,7 +52,8 @@ Reading = Literal["response_mean", "response_first", "response_last", "prompt_la
 class Contrast(Method):
     """Minus the log-odds of compliance with an unsafe request (higher = keep).
 
-    Source: ours, on textbook positive-unlabelled learning; see the module's docstring.
+    Source: ours, on positive-unlabelled learning, Bekker and Davis 2020, arXiv:1811.04820.
+    Cost: one forward pass to the highest layer that is read, and over the known rows.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"model", "safe_set"})

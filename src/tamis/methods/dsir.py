@@ -130,7 +130,8 @@ class DSIR(Method):
 
     Higher = keep, in nats. Works on text alone.
 
-    Source: Xie et al. 2023, arXiv:2302.03169; see the module's docstring.
+    Source: Xie et al. 2023, arXiv:2302.03169.
+    Cost: no model.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"safe_set"})

@@ -19,7 +19,7 @@ how much of the score is more than chance.
 Source: improvements I2 to I6 on Shen et al. 2024, arXiv:2410.07471, whose Algorithm 1 moves its
 weights by such a difference; the base form is RHO-loss (Mindermann et al. 2022, arXiv:2206.07137)
 with the safe set as its holdout.
-Differs: RHO-loss selects online from large batches; here all rows are scored once, by final models.
+Differs: RHO-loss selects online from large batches; here final models score all rows once.
 """
 
 from __future__ import annotations
@@ -95,7 +95,8 @@ def standardised(values: np.ndarray, stratum: np.ndarray) -> np.ndarray:
 class Excess(Method):
     """Minus the excess loss of a safe-tuned model (higher = keep), nats per trained token.
 
-    Source: after Shen et al. 2024, arXiv:2410.07471; see the module's docstring.
+    Source: RHO-loss, Mindermann et al. 2022, arXiv:2206.07137; Shen et al. 2024, arXiv:2410.07471.
+    Cost: two models tuned on the safe set (crossfit: more on the rows), a forward pass of each.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"model", "safe_set"})
@@ -249,9 +250,8 @@ class Excess(Method):
             return np.asarray(run.independent_losses("harmful", recipes["harmful"])[order])
         if self.against == "base":
             first = {"base": True, "first_tokens": self.first_tokens}
-            found = run.independent_losses("base", first) if self.first_tokens else (
-                run.base_losses()
-            )  # fmt: skip
+            found = (run.independent_losses("base", first) if self.first_tokens
+                     else run.base_losses())  # fmt: skip
             return np.asarray(found[order])
         losses = np.empty(len(order))
         for k in range(self.folds):

@@ -68,8 +68,9 @@ _Verdicts = tuple[np.ndarray, list[str], dict[str, np.ndarray], dict[str, Any]]
 class Guard(Method):
     """Score rows by a guard's verdict (higher = keep), in nats where it has logits.
 
-    Source: Inan et al. 2023, arXiv:2312.06674 (generative); Ji et al. 2023, arXiv:2307.04657
-    (classifier); Choi et al. 2024, arXiv:2410.10014, "Prompting" (question).
+    Source: generative, Inan et al. 2023, arXiv:2312.06674; classifier, Ji et al. 2023,
+    arXiv:2307.04657; question, Choi et al. 2024, arXiv:2410.10014. Needs: a guard, in `guard`.
+    Cost: one forward pass of the guard, or one request.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset()

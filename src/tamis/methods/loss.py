@@ -24,6 +24,7 @@ class Loss(Method):
     """Score rows by minus their loss under the model as it is (higher = keep), in nats per token.
 
     Source: per-row loss of Shen et al. 2024, arXiv:2410.07471, Eq. 1.
+    Cost: one forward pass.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"model"})

@@ -104,6 +104,7 @@ class Probe(Method):
     """Minus a labelled probe's log-odds of harmful (higher = keep).
 
     Source: linear probes, Alain and Bengio 2016, arXiv:1610.01644.
+    Cost: one forward pass.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"model", "trusted_set"})

@@ -116,7 +116,7 @@ class Layer:
 class SAFT(Method):
     """Rank by minus the projection on the set's top singular directions (higher = keep).
 
-    Source: Choi, Du, Li 2024, arXiv:2410.10014, Sec. 4; see the module's docstring.
+    Source: Choi, Du, Li 2024, arXiv:2410.10014, Sec. 4. Cost: one forward pass.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"model"})

@@ -168,7 +168,9 @@ def penalty_at(epoch: int, start: float, step: float, maximum: float) -> float:
 class SEAL(Method):
     """Rank by a selector learned with the safe set (higher = keep).
 
-    Source: Shen et al. 2024, arXiv:2410.07471, Alg. 1 and 2; see the module's docstring.
+    Source: Shen et al. 2024, arXiv:2410.07471, Alg. 1 and 2.
+    Cost: per epoch, training of two models (Alg. 2: one) on the layers above the cut; one pass of
+    those below.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"model", "safe_set"})

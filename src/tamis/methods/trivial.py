@@ -63,7 +63,7 @@ UNITS: Mapping[str, str] = {
 class Trivial(Method):
     """Score rows by minus a surface cue (higher = keep): a control.
 
-    Source: none; a control.
+    Source: none; a control. Cost: no model.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset()

@@ -23,7 +23,7 @@ def uniform_score(row_id: str, seed: int) -> float:
 class Uniform(Method):
     """Scores drawn uniformly from [0, 1); higher = keep, by chance.
 
-    Source: the "Random" arm of Shen et al., arXiv:2410.07471.
+    Source: the "Random" arm of Shen et al., arXiv:2410.07471. Cost: no model.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset()

@@ -50,7 +50,8 @@ class Signal(Method):
 class Auto(Method):
     """Several signals in one score (higher = keep).
 
-    Source: ours; see the module's docstring.
+    Source: ours.
+    Cost: that of its signals; of `contrast` and amortised `excess` by default.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"model", "safe_set"})
@@ -110,6 +111,7 @@ class Auto(Method):
             threshold = self._threshold(found)
             if threshold is not None:
                 flagged = np.where(np.isnan(values), np.nan, values < threshold)
+                notes.append(self._flags(found, flagged))
         # A signal that reads texts has a score even for a row that no model can be trained on.
         values = np.where(rows.usable, values, np.nan)
         outcome = self._outcomes(found, values, [str(each) for each in rows.column("outcome")])
@@ -170,6 +172,15 @@ class Auto(Method):
             return None
         middle, spread = centred(found[judges[0]].values)
         return float((threshold - middle) / spread)
+
+    def _flags(self, found: Mapping[str, Scores], flagged: np.ndarray) -> str:
+        """Say how many rows are flagged, and how many harmless ones that aims at."""
+        judge = next(name for name, signal in self.signals.items() if not signal.only_clears)
+        rate = found[judge].details.get("false_positive_rate")
+        n, aim = int(np.nansum(flagged)), "" if rate is None else (
+            f": {judge} aims at {rate:.1%} of rows like the safe set's"
+        )  # fmt: skip
+        return f"{n:,} rows ({n / len(flagged):.1%}) are flagged{aim}."
 
     @staticmethod
     def _labelled(inputs: RankingInputs, ranks: dict[str, np.ndarray]) -> dict[str, float] | None:
