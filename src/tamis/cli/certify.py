@@ -198,7 +198,7 @@ def _judged(walk: Walk) -> dict[str, Any]:
         "n_unscored": walk.n_unscored,
     }
     if step is None:
-        return found
+        return {**found, "refusal": walk.refusal()}
     return {
         **found,
         "threshold": step.threshold,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ import yaml
 
 from tamis.errors import ConfigError, DataError
 from tamis.files import file_sha256
+from tamis.methods.scores import SCORES_FILE
 from tamis.report.experiment_records import ExperimentRecord
+from tamis.report.proof_records import CertifyRecord, Proof
 from tamis.report.records import (
     ComparisonRecord,
     EvaluateRecord,
@@ -63,6 +65,7 @@ class Collected:
         mismatches: What does not belong together, in sentences.
         comparisons: Of methods, in the order given.
         experiments: Arms of fine-tuning, in the order given.
+        proofs: Certificates, win rates and prunings, in the order given.
     """
 
     ranks: tuple[RankRecord, ...]
@@ -73,12 +76,13 @@ class Collected:
     mismatches: tuple[str, ...]
     comparisons: tuple[ComparisonRecord, ...] = ()
     experiments: tuple[ExperimentRecord, ...] = ()
+    proofs: tuple[Proof, ...] = ()
 
     @property
-    def records(self) -> tuple[Record, ...]:
+    def records(self) -> tuple[Record | Proof, ...]:
         """Every stage, in the order of the work."""
         evaluated = [evaluation.record for evaluation in self.evaluations]
-        return (*self.ranks, *self.selects, *self.finetunes, *evaluated)
+        return (*self.ranks, *self.selects, *self.finetunes, *evaluated, *self.proofs)
 
     def ranking_of(self, selection: SelectRecord) -> RankRecord | None:
         """Return the ranking that a selection was made from, None when it is not among these."""
@@ -97,7 +101,7 @@ def collect(folders: Sequence[Path]) -> Collected:
     Raises:
         ConfigError: Not one finished stage could be read.
     """
-    records: list[Record] = []
+    records: list[Record | Proof] = []
     comparisons: list[ComparisonRecord] = []
     experiments: list[ExperimentRecord] = []
     problems: list[Problem] = []
@@ -128,11 +132,11 @@ def collect(folders: Sequence[Path]) -> Collected:
         _compared([r for r in records if isinstance(r, EvaluateRecord)]),
         tuple(problems),
         (),
+        tuple(comparisons),
+        tuple(experiments),
+        tuple(r for r in records if isinstance(r, Proof)),
     )
-    return Collected(
-        collected.ranks, collected.selects, collected.finetunes, collected.evaluations,
-        collected.problems, tuple(_mismatches(collected)), tuple(comparisons), tuple(experiments),
-    )  # fmt: skip
+    return replace(collected, mismatches=tuple(_mismatches(collected)))
 
 
 def _stages(folder: Path) -> list[Path]:
@@ -161,7 +165,7 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def _read(folder: Path) -> Record | ComparisonRecord | ExperimentRecord | Problem:
+def _read(folder: Path) -> Record | Proof | ComparisonRecord | ExperimentRecord | Problem:
     if not folder.is_dir():
         return Problem(folder, "there is no such folder")
     for name, read in WHOLE.items():
@@ -224,6 +228,15 @@ def _mismatches(found: Collected) -> Iterator[str]:
                 f"The selection in {selection.facts.folder.name} was made from other scores than "
                 "those of the rankings shown here."
             )
+    ranked = {file_sha256(rank.facts.folder / SCORES_FILE) for rank in found.ranks}
+    for proof in found.proofs:
+        if isinstance(proof, CertifyRecord) and ranked:
+            scores = proof.facts.inputs.get("scores")
+            if isinstance(scores, Mapping) and scores.get("sha256") not in ranked:
+                yield (
+                    f"The draw in {proof.facts.folder.name} was made from other scores than those "
+                    "of the rankings shown here."
+                )
     for tuning in found.finetunes:
         used = tuning.facts.inputs.get("data")
         digest = used.get("sha256") if isinstance(used, Mapping) else None

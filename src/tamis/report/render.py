@@ -24,6 +24,8 @@ from tamis.report.comparison import comparison_view
 from tamis.report.evaluation import evaluation_view
 from tamis.report.excerpts import samples
 from tamis.report.experiment import experiment_view
+from tamis.report.proof_records import CertifyRecord, PruneRecord, WinRateRecord
+from tamis.report.proofs import proof_views
 from tamis.report.tables import input_table, settings_table, stage_table, version_table
 from tamis.report.terminal import terminal_summary
 from tamis.report.text import visible
@@ -69,8 +71,9 @@ def render_page(found: Collected) -> str:
     shown, n_sampled = samples(found.evaluations)
     main, others = detection(found)
     shown_stages = {r.facts.stage for r in found.records}
-    # A comparison alone lacks nothing: it is no run.
-    absent = [stage for stage in _STAGES if stage not in shown_stages] if found.records else []
+    # A comparison or a win rate alone lacks nothing: it is no run.
+    a_run = shown_stages & set(_STAGES)
+    absent = [stage for stage in _STAGES if stage not in shown_stages] if a_run else []
     experiments = [experiment_view(record) for record in found.experiments]
     page = _environment().from_string(_resource("report.html.j2")).render(
         style=Markup(style),  # ours, without text from data
@@ -86,6 +89,9 @@ def render_page(found: Collected) -> str:
         detection_slices=others,
         selects=[select_view(selection) for selection in found.selects],
         finetunes=[finetune_view(tuning) for tuning in found.finetunes],
+        certificates=proof_views(found.proofs, CertifyRecord),
+        prunings=proof_views(found.proofs, PruneRecord),
+        win_rates=proof_views(found.proofs, WinRateRecord),
         evaluation=evaluation_view(found.evaluations),
         samples=shown,
         n_sampled=n_sampled,

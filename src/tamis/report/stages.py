@@ -23,6 +23,15 @@ from tamis.methods.scores import Scores
 from tamis.report.experiment_records import ExperimentRecord
 from tamis.report.judge_records import AnswerFigures
 from tamis.report.measures import MEASURES
+from tamis.report.proof_records import (
+    CertifyRecord,
+    Proof,
+    PruneRecord,
+    Pruning,
+    Verdict,
+    WinRate,
+    WinRateRecord,
+)
 from tamis.report.records import (
     ComparisonRecord,
     EndRow,
@@ -92,7 +101,7 @@ WHOLE: Mapping[str, Callable[[Path], ComparisonRecord | ExperimentRecord]] = {
 """Folders that are a whole of many stages, by the file that holds their figures."""
 
 
-def read_stage(facts: Facts) -> Record:
+def read_stage(facts: Facts) -> Record | Proof:
     """Read the results of a finished stage.
 
     Raises:
@@ -156,11 +165,33 @@ def _read_evaluate(facts: Facts) -> EvaluateRecord:
     )
 
 
-READERS: Mapping[str, Callable[[Facts], Record]] = {
+def _read_certify(facts: Facts) -> CertifyRecord:
+    for name in ("certificate.json", "refused.json"):
+        path = facts.folder / name
+        if path.exists():
+            return CertifyRecord(facts, _checked(Verdict, _read_json(path), path))
+    return CertifyRecord(facts, None)  # the labels are not there yet
+
+
+def _read_win_rate(facts: Facts) -> WinRateRecord:
+    path = facts.folder / "manifest.json"
+    found = _checked(tuple[WinRate, ...], facts.details.get("win_rates"), path)
+    return WinRateRecord(facts, found)
+
+
+def _read_prune(facts: Facts) -> PruneRecord:
+    path = facts.folder / "manifest.json"
+    return PruneRecord(facts, _checked(Pruning, dict(facts.details), path))
+
+
+READERS: Mapping[str, Callable[[Facts], Record | Proof]] = {
     "rank": _read_rank,
     "select": _read_select,
     "finetune": _read_finetune,
     "evaluate": _read_evaluate,
+    "certify": _read_certify,
+    "win-rate": _read_win_rate,
+    "prune": _read_prune,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import get_args
 
 from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
@@ -13,6 +14,8 @@ from tamis.report.collect import collect
 from tamis.report.comparison import comparison_tables
 from tamis.report.evaluation import evaluation_tables
 from tamis.report.experiment import ExperimentView, experiment_view
+from tamis.report.proof_records import Proof
+from tamis.report.proofs import proof_views
 from tamis.report.tables import (
     Cell,
     Table,
@@ -52,6 +55,9 @@ def terminal_summary(folders: Sequence[Path]) -> RenderableType:
     for record in found.comparisons:
         parts += [_table(table, hidden=_COMPARISON_HIDDEN) for table in comparison_tables(record)]
         parts += [Text(visible(cue), "yellow") for cues in record.cues.values() for cue in cues]
+    for view in (view for kind in get_args(Proof) for view in proof_views(found.proofs, kind)):
+        parts += [Text(visible(sentence)) for sentence in view.facts]
+        parts += [_table(table) for table in view.tables]
     for experiment in found.experiments:
         parts += _experiment_parts(experiment_view(experiment))
     parts += [

@@ -16,6 +16,7 @@ from tamis.report.experiment import experiment_limits
 from tamis.report.experiment_arms import n_judges
 from tamis.report.histogram import histogram_svg, make_histogram
 from tamis.report.measures import heading
+from tamis.report.proofs import proof_limits
 from tamis.report.records import DataFacts, FinetuneRecord, RankRecord, SelectRecord
 from tamis.report.tables import (
     Table,
@@ -206,6 +207,7 @@ def limits(found: Collected) -> list[str]:
             "with another seed can move a number by more than its interval."
         )
     said += experiment_limits(found.experiments)
+    said += proof_limits(found.proofs)
     said += _judge_limits(found)
     if len(found.evaluations) > 1:
         said.append(

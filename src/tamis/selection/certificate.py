@@ -115,7 +115,7 @@ class Walk:
             ConfigError: Nothing was certified; says what the labels show and what would help.
         """
         if self.certified is None:
-            raise ConfigError(self._refusal())
+            raise ConfigError(self.refusal())
         return self.certified
 
     def upper_bounds(self) -> list[float]:
@@ -134,7 +134,8 @@ class Walk:
         steps = [{**asdict(step), "upper_bound": bound} for step, bound in pairs]
         return {**asdict(self), "steps": steps}
 
-    def _refusal(self) -> str:
+    def refusal(self) -> str:
+        """Say what the labels show where nothing is certified, and what would help."""
         first = self.steps[0]
         found = (
             f"no threshold is certified: of the {first.n_kept:,} best-scored rows "
