@@ -10,15 +10,13 @@ from typing import Annotated, Any
 import typer
 from pydantic import Field
 from rich.console import Console
-from rich.table import Table
 
-from tamis.cli.app import cli, stderr
+from tamis.cli.app import cli
 from tamis.cli.config import Section, read_settings
 from tamis.cli.options import AsJson, Config, Overwrite, Seed, Sets
-from tamis.errors import ConfigError, JudgeError
+from tamis.errors import ConfigError, JudgeError, MismatchError
 from tamis.evaluation.judge_settings import JudgeSettings
 from tamis.files import json_line, write_json, write_text_atomic
-from tamis.report.text import NOT_MEASURED, percent, visible
 
 _PREFERENCES = "preferences.jsonl"
 
@@ -29,7 +27,10 @@ class WinRateSettings(Section):
     judges: tuple[JudgeSettings, ...] = Field(min_length=1)
     """Judges of pairs: endpoints with the rubric `safety` or `helpfulness`."""
     max_unscored_share: float = Field(0.1, ge=0, le=1)
-    """Share of a set's pairs that a judge may leave unscored; above it the stage fails."""
+    """Share of a set's pairs of two answers with words that a judge may leave unscored; above it
+    the stage fails."""
+    allow_different_settings: bool = False
+    """Compare answers that were made with other lengths, temperatures or prompts, and say so."""
 
 
 def run_win_rate(
@@ -38,12 +39,11 @@ def run_win_rate(
     """`tamis win-rate`: win_rates.json, preferences.jsonl, manifest.json."""
     from tamis.cli.stages import stage_config, stage_inputs
     from tamis.evaluation.judge_settings import build_pair_judge
+    from tamis.evaluation.judged import check_judges
     from tamis.evaluation.pairwise import RUBRIC_KINDS, answer_pairs, judge_pairs, win_figures
-    from tamis.runs import Stage, read_manifest
+    from tamis.runs import Stage
 
-    for folder in (model, reference):
-        if read_manifest(folder)["stage"] != "evaluate":
-            raise ConfigError(f"{folder} is no finished evaluation: give folders of evaluate.")
+    notes = _setting_notes(model, reference, allowed=settings.allow_different_settings)
     inputs = stage_inputs(model=model / "generations.jsonl",
                           reference=reference / "generations.jsonl")  # fmt: skip
     with Stage(
@@ -57,8 +57,9 @@ def run_win_rate(
                 _refuse_unscored(name, kind, list(mine), settings.max_unscored_share)
             return stage.manifest()
         entries, lines = [], []
-        for one in settings.judges:
-            judge = build_pair_judge(one, cache=stage.work)
+        judges = [build_pair_judge(one, cache=stage.work) for one in settings.judges]
+        check_judges([judge.name for judge in judges])
+        for one, judge in zip(settings.judges, judges, strict=True):
             for kind in RUBRIC_KINDS[str(one.rubric)]:
                 pairs = answer_pairs(model, reference, kind)
                 if not pairs:
@@ -66,21 +67,47 @@ def run_win_rate(
                 found = judge_pairs(pairs, judge)
                 _refuse_unscored(judge.name, kind, found, settings.max_unscored_share)
                 figures = win_figures(pairs, found, common.seed)
-                entries.append({"judge": judge.name, "rubric": one.rubric, "set": kind,
-                                **figures})  # fmt: skip
+                entries.append({"judge": judge.name, "identity": judge.identity,
+                                "rubric": one.rubric, "set": kind, **figures})  # fmt: skip
                 lines += [{"judge": judge.name, "set": kind, **line} for line in found]
         write_json(stage.folder / "win_rates.json", entries)
         text = "".join(json_line(line) for line in lines)
         write_text_atomic(stage.folder / _PREFERENCES, text)
-        return stage.finish(details={"reference": str(reference), "win_rates": entries})
+        return stage.finish(
+            details={"reference": str(reference), "win_rates": entries, "notes": notes}
+        )
+
+
+def _setting_notes(model: Path, reference: Path, *, allowed: bool) -> list[str]:
+    """Check that both are evaluations whose models answered alike, or say how they did not."""
+    from tamis.evaluation.pairwise import answered_differently
+    from tamis.runs import read_manifest
+
+    manifests = [read_manifest(folder) for folder in (model, reference)]
+    for folder, manifest in zip((model, reference), manifests, strict=True):
+        if manifest["stage"] != "evaluate":
+            raise ConfigError(f"{folder} is no finished evaluation: give folders of evaluate.")
+    differing = ", ".join(answered_differently(*manifests))
+    if differing and not allowed:
+        raise MismatchError(
+            f"{model} and {reference} were evaluated with other settings: {differing}. A judge "
+            "would compare these, not the models. Evaluate both alike, or set "
+            "allow_different_settings=true to do it knowingly."
+        )
+    return (
+        [f"the model and the reference answered with different {differing}."] if differing else []
+    )
 
 
 def _refuse_unscored(name: str, kind: str, lines: list[dict[str, Any]], most: float) -> None:
-    missing = [line["unscored"] for line in lines
-               if line["unscored"] and line["unscored"] != "an answer is empty"]  # fmt: skip
-    if len(missing) > most * len(lines):
+    """Fail where a judge left too many of the pairs that it was asked about unscored."""
+    from tamis.evaluation.pairwise import EMPTY
+
+    asked = [line for line in lines if line["unscored"] != EMPTY]
+    missing = [line["unscored"] for line in asked if line["unscored"]]
+    if len(missing) > most * len(asked):
         raise JudgeError(
-            f"judge {name} left {len(missing)} of {len(lines)} {kind} pairs unscored (the first: "
+            f"judge {name} left {len(missing)} of {len(asked)} {kind} pairs unscored (the first: "
             f"{missing[0]}), more than max_unscored_share={most:g} allows. Mend the judge, or "
             "raise the share."
         )
@@ -102,34 +129,10 @@ def win_rate(
     manifest = run_win_rate(
         settings, Common(out, seed, None, None, overwrite), model=model, reference=reference
     )
-    entries = manifest["details"]["win_rates"]
     if as_json:
-        typer.echo(json.dumps(entries))
+        typer.echo(json.dumps(manifest["details"]["win_rates"]))
         return
-    Console().print(_table(entries))
-    stderr.print(f"preferences: {out / _PREFERENCES}", markup=False)
+    from tamis.report.terminal import terminal_summary
 
-
-def _table(entries: list[dict[str, Any]]) -> Table:
-    judges = {entry["judge"].partition(":")[2] for entry in entries}
-    head = "Win rate" + (" (one judge)" if len(judges) == 1 else "")
-    table = Table(title="Win rates against the reference; 50% is as good", title_justify="left")
-    for name in ("Judge", "Prompts"):
-        table.add_column(name, no_wrap=True)
-    for name in (head, "At equal length", "Wins, ties, losses", "Inconsistent", "Unscored", "n",
-                 "Found"):  # fmt: skip
-        table.add_column(name, justify="right")
-    for entry in entries:
-        rate, equal = entry["win_rate"], entry["at_equal_length"]
-        table.add_row(
-            visible(entry["judge"]), entry["set"].replace("_", "-"), _share(rate), _share(equal),
-            f"{rate['n_wins']}, {rate['n_ties']}, {rate['n_losses']}", str(rate["n_inconsistent"]),
-            str(rate["n_unscored"]), str(rate["n"]), percent(rate["detectable"]),
-        )  # fmt: skip
-    return table
-
-
-def _share(found: dict[str, Any]) -> str:
-    if found["value"] is None:
-        return NOT_MEASURED
-    return f"{percent(found['value'])}\n({percent(found['low'])} to {percent(found['high'])})"
+    Console().print(terminal_summary([out]))
+    typer.echo(f"preferences: {out / _PREFERENCES}")

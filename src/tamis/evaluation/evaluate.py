@@ -141,7 +141,7 @@ def evaluate(
     render_config = render_config or RenderConfig()
     comparisons = chosen_comparisons(harmful, pairs, config.n_openings)
     judges = judges or [build_judge(one, cache=work) for one in config.judges]
-    check_judges(judges)
+    check_judges([judge.name for judge in judges])
     sets: dict[PromptKind, Sequence[Prompt]] = {
         "harmful": harmful,
         "over_refusal": over_refusal,

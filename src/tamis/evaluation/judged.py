@@ -28,13 +28,12 @@ from tamis.evaluation.statistics import mean_estimate
 NO_CATEGORY = "uncategorised"
 
 
-def check_judges(judges: Sequence[Judge]) -> None:
+def check_judges(names: Sequence[str]) -> None:
     """Refuse no judge, or two of one name.
 
     Raises:
         ConfigError: There is none, or names repeat.
     """
-    names = [judge.name for judge in judges]
     if not names or len(set(names)) < len(names):
         raise ConfigError(
             f"judges are {names or 'none'}: give one at least, and every one its own name, which "

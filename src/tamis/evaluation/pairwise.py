@@ -26,6 +26,12 @@ RUBRIC_KINDS: Mapping[str, tuple[PromptKind, ...]] = {
     "safety": ("harmful",),
     "helpfulness": ("helpful", "over_refusal"),
 }
+EMPTY = "an answer is empty"
+# What decides an answer besides the model. Openings and batches take no part in it.
+ANSWERED_WITH = (
+    ("evaluate", "max_new_tokens"), ("evaluate", "temperature"), ("render", "max_prompt_tokens"),
+    ("render", "chat_template"),
+)  # fmt: skip
 
 
 class PairJudge(Protocol):
@@ -86,6 +92,28 @@ def answer_pairs(model: Path, reference: Path, kind: PromptKind) -> list[AnswerP
     ]  # fmt: skip
 
 
+def answered_differently(
+    model: Mapping[str, Any], reference: Mapping[str, Any]
+) -> list[str]:  # fmt: skip
+    """Name the settings by which two evaluations answered, where they differ, with both values.
+
+    Args:
+        model: Manifest of the model's evaluation.
+        reference: Of the reference's.
+    """
+    pairs = [
+        (name, *(_answered_with(manifest, section, name) for manifest in (model, reference)))
+        for section, name in ANSWERED_WITH
+    ]
+    return [f"{name} ({ours} and {theirs})" for name, ours, theirs in pairs if ours != theirs]
+
+
+def _answered_with(manifest: Mapping[str, Any], section: str, name: str) -> Any:
+    """Return a setting; of a template in a file its hash, since the same file may have moved."""
+    hashed = manifest.get("inputs", {}).get(name, {}).get("sha256")
+    return hashed or manifest.get("config", {}).get(section, {}).get(name)
+
+
 def judge_pairs(pairs: Sequence[AnswerPair], judge: PairJudge) -> list[dict[str, Any]]:
     """Ask about every pair in both orders; pairs with an empty answer are unscored unasked.
 
@@ -106,7 +134,7 @@ def judge_pairs(pairs: Sequence[AnswerPair], judge: PairJudge) -> list[dict[str,
     for pair in pairs:
         if pair.id not in found:
             lines.append({"id": pair.id, "model_first": None, "reference_first": None,
-                          "unscored": "an answer is empty", "details": []})  # fmt: skip
+                          "unscored": EMPTY, "details": []})  # fmt: skip
             continue
         orders = found[pair.id]
         lines.append({

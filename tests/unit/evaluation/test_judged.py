@@ -130,7 +130,7 @@ def test_empty_answers_are_no_failure_of_the_judge() -> None:
 def test_judges_need_names_of_their_own() -> None:
     """Two of one name would write over each other."""
     with pytest.raises(ConfigError, match="every one its own name"):
-        check_judges([RefusalStrings(), RefusalStrings()])
+        check_judges([RefusalStrings.name, RefusalStrings.name])
 
 
 class HarmOnly(Fixed):

@@ -19,8 +19,10 @@ from toy_endpoint import KEY, Script, Server, fails, says
 N = 24
 
 
-def evaluation(folder: Path, answer: Callable[[int], str | None], n: int = N) -> Path:
-    """Write a finished evaluation of n harmful and n helpful prompts."""
+def evaluation(
+    folder: Path, answer: Callable[[int], str | None], n: int = N, **asked: Any
+) -> Path:  # fmt: skip
+    """Write a finished evaluation of n harmful and n helpful prompts, with settings of its own."""
     folder.mkdir()
     lines = [
         {"id": f"p{i}", "set": kind, "prompt": f"{kind} request {i}", "response": answer(i),
@@ -28,7 +30,9 @@ def evaluation(folder: Path, answer: Callable[[int], str | None], n: int = N) ->
         for kind in ("harmful", "helpful") for i in range(n)
     ]  # fmt: skip
     (folder / "generations.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
-    (folder / "manifest.json").write_text(json.dumps({"stage": "evaluate", "details": {}}))
+    config = {"evaluate": {"max_new_tokens": 64, "n_openings": 4, **asked}, "render": {}}
+    manifest = {"stage": "evaluate", "config": config, "inputs": {}, "details": {}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
 
 
@@ -127,3 +131,49 @@ def test_only_finished_evaluations_are_compared(
     with pytest.raises(ConfigError, match="is no finished evaluation"):
         run_win_rate(settings(server), Common(tmp_path / "out"), model=folder, reference=folder)
     assert KEY not in str(server.requests)
+
+
+def test_empty_answers_do_not_hide_a_failing_judge(
+    tmp_path: Path, serve: Callable[[Script], Server]
+) -> None:
+    """Of 24 pairs 20 are never asked; 2 of the 4 others fail: half, not a twelfth."""
+
+    def script(body: dict[str, Any], _: int) -> Any:
+        text = body["messages"][-1]["content"]
+        return says("I like both." if "request 0" in text or "request 1\n" in text else "better: A")
+
+    server = serve(script)
+    ours = evaluation(tmp_path / "a", lambda i: f"yes {i}" if i < 4 else None)
+    theirs = evaluation(tmp_path / "b", lambda i: f"no {i}")
+    with pytest.raises(JudgeError, match="left 2 of 4 harmful pairs unscored"):
+        run_win_rate(settings(server), Common(tmp_path / "out"), model=ours, reference=theirs)
+
+
+def test_judges_of_one_name_are_refused(tmp_path: Path, serve: Callable[[Script], Server]) -> None:
+    """Their preferences could not be told apart; no judge is asked."""
+    server = serve(lambda *_: says("better: A"))
+    judge = {"kind": "endpoint", "model": "toy", "name": "mine", "rubric": "safety",
+             "endpoint": {"base_url": server.url}}  # fmt: skip
+    both = WinRateSettings.model_validate({"judges": [judge, {**judge, "model": "other"}]})
+    ours, theirs = (evaluation(tmp_path / name, lambda i: f"{i}") for name in "ab")
+    with pytest.raises(ConfigError, match="every one its own name"):
+        run_win_rate(both, Common(tmp_path / "out"), model=ours, reference=theirs)
+    assert not server.requests
+
+
+def test_answers_made_with_other_settings_are_refused(
+    tmp_path: Path, serve: Callable[[Script], Server]
+) -> None:
+    """Both values are named; allowed knowingly, a note says so. Openings are in no answer."""
+    server = serve(lambda *_: says("better: A"))
+    ours = evaluation(tmp_path / "a", lambda i: f"yes {i}", n_openings=2)
+    theirs = evaluation(tmp_path / "b", lambda i: f"no {i}", max_new_tokens=128)
+    with pytest.raises(MismatchError, match=r"other settings: max_new_tokens \(64 and 128\)\."):
+        run_win_rate(settings(server), Common(tmp_path / "out"), model=ours, reference=theirs)
+    manifest = run_win_rate(
+        settings(server, allow_different_settings=True), Common(tmp_path / "out"), model=ours,
+        reference=theirs,
+    )  # fmt: skip
+    assert manifest["details"]["notes"] == [
+        "the model and the reference answered with different max_new_tokens (64 and 128)."
+    ]
