@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tamis.cli.app import cli, stderr
+from tamis.cli.app import cli, say, stderr
 from tamis.cli.options import AsJson, Overwrite, Sets
 
 
@@ -34,7 +34,7 @@ def experiment(
             return
         command = [str(config), *(word for text in sets or [] for word in ("--set", text))]
         found = run_experiment(
-            settings, command=command, overwrite=overwrite, report=progress, say=stderr.print
+            settings, command=command, overwrite=overwrite, report=progress, say=say
         )
     if as_json:
         typer.echo(json.dumps(found))

@@ -15,18 +15,17 @@ from tamis.cli import (  # noqa: F401
 from tamis.cli.app import cli as cli
 from tamis.cli.app import stderr
 from tamis.errors import TamisError
+from tamis.report.text import visible
 
 
 def main() -> None:
     """Run the command line: errors that a user can fix are one line, exit code 2."""
     try:
         cli()
-    except TamisError as error:
-        stderr.print(f"error: {error}", style="bold red", markup=False, highlight=False,
+    except (TamisError, OSError) as error:  # OSError: a folder that cannot be written, a full disk
+        # As it is: it may quote data.
+        stderr.print(visible(f"error: {error}"), style="bold red", markup=False, highlight=False,
                      soft_wrap=True)  # fmt: skip
-        sys.exit(2)
-    except OSError as error:  # a folder that cannot be written, a full disk
-        stderr.print(f"error: {error}", style="bold red", markup=False, soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
         stderr.print("stopped; the same command goes on from here", style="yellow")

@@ -17,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from tamis.report.text import visible
+
 LINE_EVERY_SECONDS = 15.0  # between lines when the output is no terminal
 
 
@@ -27,9 +29,9 @@ class ProgressReport:
         self.console = console
         self._live = console.is_terminal
         self._bars = Progress(
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"), TimeElapsedColumn(), TimeRemainingColumn(),
-            console=console,
+            SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(),
+            MofNCompleteColumn(), TextColumn("{task.fields[figures]}", markup=False),
+            TimeElapsedColumn(), TimeRemainingColumn(), console=console,
         )  # fmt: skip
         self._tasks: dict[str, TaskID] = {}
         self._started: dict[str, tuple[float, int]] = {}
@@ -62,18 +64,19 @@ class ProgressReport:
         first_time, first_done = self._started.setdefault(stage, (now, done))
         seconds = now - first_time
         rate = (done - first_done) / seconds if seconds > 0 else 0.0
-        shown = "  ".join(f"{name} {value:.3f}" for name, value in figures.items())
+        shown = "  ".join(f"{visible(name)} {value:.3f}" for name, value in figures.items())
         if rate:
             shown += f"  {rate:.2f}/s"
         if self._live:
             if stage not in self._tasks:
-                self._tasks[stage] = self._bars.add_task(stage, total=total, figures="")
+                self._tasks[stage] = self._bars.add_task(visible(stage), total=total, figures="")
             self._bars.update(self._tasks[stage], completed=done, total=total, figures=shown)
         elif done == total or now - self._last_line >= LINE_EVERY_SECONDS:
             self._last_line = now
             left = f"  {(total - done) / rate:.0f} s left" if rate and done < total else ""
             self.console.print(
-                f"{stage}: {done}/{total}  {shown}  {seconds:.0f} s{left}",
+                f"{visible(stage)}: {done}/{total}  {shown}  {seconds:.0f} s{left}",
+                markup=False,
                 highlight=False,
                 soft_wrap=True,
             )

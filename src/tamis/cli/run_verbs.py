@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from tamis.cli.app import cli, stderr
+from tamis.cli.app import cli, say, stderr
 from tamis.cli.options import (
     AsJson,
     Harmful,
@@ -115,7 +115,7 @@ def compare(
         expected = None if plan is False else plan_compare(prepared, progress)
         if expected and not plan:
             stderr.print(forecast_table(expected))
-        found = None if plan else run_compare(prepared, report=progress, say=stderr.print)
+        found = None if plan else run_compare(prepared, report=progress, say=say)
     if expected and found is None:
         if as_json:
             typer.echo(json.dumps(expected.to_json()))

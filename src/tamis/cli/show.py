@@ -39,10 +39,15 @@ def stage_summary(manifest: Mapping[str, Any], out: Path) -> RenderableType:
     lines += [f"note: {note}" for note in details.get("notes", ())]
     if manifest["stage"] == "score":  # a table of its own would have one line
         counts = ", ".join(f"{why} {n:,}" for why, n in manifest["rows_by_outcome"].items())
-        return Text(visible("\n".join([f"rows: {counts}", *lines])))
+        return _plain("\n".join([f"rows: {counts}", *lines]))
     if manifest["stage"] == "prune":
-        return Text(visible("\n".join([*_prune_lines(details), *lines])))
-    return Group(terminal_summary([out]), Text(visible("\n".join(lines))))
+        return _plain("\n".join([*_prune_lines(details), *lines]))
+    return Group(terminal_summary([out]), _plain("\n".join(lines)))
+
+
+def _plain(text: str) -> Text:
+    """Show a text as it is: it may hold a name or words from data, and no markup."""
+    return Text(visible(text))
 
 
 def _prune_lines(details: Mapping[str, Any]) -> list[str]:
@@ -66,8 +71,8 @@ def plan_table(plan: Plan) -> RenderableType:
             heading, justify="left" if heading in ("Stage", "Measured on") else "right"
         )
     for stage in plan.stages:
-        table.add_row(stage.stage, f"{stage.minutes:.1f}", f"{stage.memory_gib:.1f}",
-                      f"{stage.disk_gib:.2f}", stage.measured)  # fmt: skip
+        table.add_row(_plain(stage.stage), f"{stage.minutes:.1f}", f"{stage.memory_gib:.1f}",
+                      f"{stage.disk_gib:.2f}", _plain(stage.measured))  # fmt: skip
     table.add_section()
     table.add_row("all", f"{plan.minutes:.1f}", f"{plan.memory_gib:.1f}",
                   f"{max(stage.disk_gib for stage in plan.stages):.2f}", "")  # fmt: skip
@@ -91,7 +96,7 @@ def inspect_data(
             {"load": examples.load_report.to_dict(), "audit": asdict(found)}, ensure_ascii=False
         ) + "\n")  # fmt: skip
         return
-    console.print(Text("\n".join(_load_lines(examples.load_report.to_dict()))))
+    console.print(_plain("\n".join(_load_lines(examples.load_report.to_dict()))))
     console.print(_audit_table(found))
     console.print(_length_table(found))
     shown = 0
@@ -104,7 +109,7 @@ def inspect_data(
             title = (
                 f"\nrow {i + 1}, id {row.id}: {row.n_trained_tokens} trained tokens in bold green"
             )
-            console.print(Text(title, style="bold"))
+            console.print(Text(visible(title), style="bold"))
             tokens = Text()
             for text, trained in show_row(row, tokenizer):
                 tokens.append(visible(text), style="bold green" if trained else "dim")
@@ -122,7 +127,7 @@ def _audit_table(found: Audit) -> Table:
     table.add_column("fact")
     table.add_column("value")
     for outcome, n in found.outcomes.items():
-        table.add_row(f"rows: {outcome}", f"{n:,}")
+        table.add_row(_plain(f"rows: {outcome}"), f"{n:,}")
     share = found.trained_token_share
     table.add_row("tokens", f"{found.n_tokens:,}")
     table.add_row("trained tokens", f"{found.n_trained_tokens:,}"
@@ -134,14 +139,14 @@ def _audit_table(found: Audit) -> Table:
     for name, finding in (("doubled start token", found.duplicated_bos),
                           ("message text spells a special token", found.special_text)):  # fmt: skip
         ids = f": {', '.join(finding.first_ids)}" if finding.n_rows else ""
-        table.add_row(name, f"{finding.n_rows:,} rows{ids}")
+        table.add_row(name, _plain(f"{finding.n_rows:,} rows{ids}"))
     matches = {True: "yes", False: "no", None: "unknown"}[found.generation_matches_training]
     table.add_row("answers follow the same text in training and generation", matches)
     for outcome, reasons in found.set_aside.items():
         for reason in reasons:
-            table.add_row(f"set aside ({outcome})", Text(visible(reason)))
+            table.add_row(_plain(f"set aside ({outcome})"), _plain(reason))
     for note in found.notes:
-        table.add_row("note", Text(note))
+        table.add_row("note", _plain(note))
     return table
 
 

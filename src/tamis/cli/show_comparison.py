@@ -69,13 +69,14 @@ def forecast_table(found: Forecast) -> RenderableType:
     table.add_column("Measured on")
     for method in found.methods:
         minutes = "not told" if method.minutes is None else f"{method.minutes:.1f}"
-        table.add_row(Text(method.method), f"{method.n_left:,}", f"{method.n_finished:,}", minutes,
-                      Text(visible(method.why)))  # fmt: skip
+        table.add_row(Text(visible(method.method)), f"{method.n_left:,}",
+                      f"{method.n_finished:,}", minutes, Text(visible(method.why)))  # fmt: skip
     table.add_row("reading and measuring", "", "", f"{found.measuring_minutes:.1f}", "")
     table.add_section()
+    untold = Text(visible(f"without {', '.join(found.untold)}" if found.untold else ""))
     table.add_row("all", f"{sum(m.n_left for m in found.methods):,}",
                   f"{sum(m.n_finished for m in found.methods):,}", f"{found.minutes:.1f}",
-                  f"without {', '.join(found.untold)}" if found.untold else "")  # fmt: skip
+                  untold)  # fmt: skip
     return table
 
 
