@@ -17,7 +17,7 @@ Differs: principal axes are found on the rows to rank, which need no labels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -120,7 +120,7 @@ class Probe(Method):
     folds: int = Field(5, ge=LEAST_OF_A_KIND)
     """Folds of either cross-validation; fewer where a kind has fewer rows."""
     use_safe_set: bool = True
-    """Learn from a given safe set too; labels decide about copies of labelled rows."""
+    """Learn from a given safe set too: from its rows that are neither labelled nor ranked."""
 
     def rank(self, inputs: RankingInputs) -> Scores:
         """Learn from the trusted set, then score every row.
@@ -157,7 +157,7 @@ class Probe(Method):
         spans = {n: slice(i * width, (i + 1) * width) for i, n in enumerate(layers)}
         axes = {n: principal_axes(ranked[:, spans[n]], self.n_components) for n in layers}
         reduced = {n: axes[n].reduce(known[:, spans[n]]) for n in layers}
-        safe_states = self._safe(inputs, every, contents, known)
+        safe_states, safe_details = self._safe(inputs, every, contents, known)
         safe = {n: axes[n].reduce(safe_states[:, spans[n]]) for n in layers}
         seed = derived_seed(inputs.seed, "probe")
         folds = min(self.folds, n_harmful, n_other)
@@ -176,7 +176,7 @@ class Probe(Method):
             details={
                 "layer": layer, "strength": strength, "n_labels": len(harmful),
                 "n_harmful_labels": n_harmful,
-                "n_safe_rows": len(safe_states),
+                **safe_details,
                 "n_repeated_labels": len(trusted.id_order) - len(first),
                 "auroc_nested": float(roc_auc_score(harmful, held_out)),
                 "trusted_rows_by_outcome": trusted.counts(),
@@ -186,14 +186,28 @@ class Probe(Method):
     def _safe(
         self, inputs: RankingInputs, names: Sequence[str], labelled: Sequence[str],
         known: np.ndarray,
-    ) -> np.ndarray:  # fmt: skip
-        """Read the states of the safe rows that are no copies of labelled ones."""
+    ) -> tuple[np.ndarray, dict[str, Any]]:  # fmt: skip
+        """Read the states of the safe rows to learn from, and say which were left out.
+
+        Neither labelled rows, about which the labels decide, nor ranked ones, which would be scored
+        by a probe that was told they are harmless; copies of one row count once.
+        """
         if inputs.safe_set is None or not self.use_safe_set:
-            return known[:0]
-        rows, copies = inputs.rendered("safe_set"), frozenset(labelled)
-        own = [content_of(rows.ids[i]) not in copies for i in rows.id_order]
-        states: np.ndarray = inputs.states("safe_set", names)[np.array(own, dtype=bool)]
-        return states
+            return known[:0], {"n_safe_rows": 0}
+        rows = inputs.rendered("safe_set")
+        contents = [content_of(rows.ids[i]) for i in rows.id_order]
+        copies, ranked = frozenset(labelled), frozenset(map(content_of, inputs.finetuning_set.ids))
+        first = {content: i for i, content in reversed(list(enumerate(contents)))}
+        own = sorted(i for content, i in first.items() if content not in copies | ranked)
+        n_ranked = sum(content in ranked - copies for content in contents)
+        states: np.ndarray = inputs.states("safe_set", names)[own]
+        found: dict[str, Any] = {"n_safe_rows": len(own), "n_safe_rows_ranked": n_ranked}
+        if n_ranked:
+            found["notes"] = [
+                f"{n_ranked:,} rows of the safe set are also to be ranked: the probe does not "
+                f"learn from them, and learns from {len(own):,} safe rows."
+            ]
+        return states, found
 
     def _nested(
         self, by_layer: Mapping[int, np.ndarray], harmful: np.ndarray,

@@ -150,14 +150,30 @@ def test_safe_rows_teach_what_no_label_shows() -> None:
     assert found[0] > 0 > found[1]
 
 
-def test_the_safe_set_takes_part_less_copies_of_labelled_rows(tiny_lm: LanguageModel) -> None:
-    """Thirty safe rows, two of them labelled as well: the label decides there."""
+def test_the_safe_set_takes_part_less_copies(tiny_lm: LanguageModel) -> None:
+    """Of 24 safe rows ten are new, one of these three times; two are labelled, ten ranked.
+
+    The label decides about the labelled ones, and no ranked row is told that it is harmless.
+    """
     known = toy.contaminated_set(20, n_harmful=8, n_safe=1, seed=5).finetuning_set
     rows = toy.contaminated_set().finetuning_set
     pairs = [tuple(turn.content for turn in row.messages) for row in (*rows, *known)]
-    safe = toy.examples(pairs[:28] + pairs[-2:])
-    assert ranked(tiny_lm, safe_set=safe).details["n_safe_rows"] == 28
+    new = [(f"Is number {i} a number?", f"Yes, {i} is one.") for i in range(10)]
+    safe = toy.examples(new + new[:1] * 2 + pairs[:10] + pairs[-2:])
+    details = ranked(tiny_lm, safe_set=safe).details
+    assert (details["n_safe_rows"], details["n_safe_rows_ranked"]) == (10, 10)
+    assert details["notes"] == [
+        "10 rows of the safe set are also to be ranked: the probe does not learn from them, and "
+        "learns from 10 safe rows."
+    ]
     assert ranked(tiny_lm).details["n_safe_rows"] == 0
+
+
+def test_a_ranked_row_is_not_told_that_it_is_safe(tiny_lm: LanguageModel) -> None:
+    """A safe set of ranked rows alone changes no score."""
+    rows = toy.contaminated_set().finetuning_set
+    scores = ranked(tiny_lm, safe_set=rows)
+    np.testing.assert_array_equal(scores.values, ranked(tiny_lm).values)
 
 
 def test_the_safe_set_can_be_left_out(tiny_lm: LanguageModel) -> None:
