@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tamis.cli.experiment_config import Cell, ExperimentConfig
-from tamis.cli.experiment_rows import selection_figures
+from tamis.cli.experiment_rows import rows_in_reach, selection_figures
 from tamis.evaluation.experiment import arm_mean, read_values, summarise, table
 from tamis.evaluation.experiment_judges import judge_agreement
 from tamis.evaluation.overlap import rows_with_prompts
@@ -56,7 +56,8 @@ def write_results(
             for (part, ratio, budget), arms in _groups(config, [where.cell for where in found])
         ],
         "rows_with_prompts": rows_with_prompts(
-            data.examples, chosen_prompts(config.prompts.by_kind())
+            rows_in_reach(config, data, _most_mixed(found)),
+            chosen_prompts(config.prompts.by_kind()),
         ),
         "selections": _selections(data, found),
         "trainings": [_training(where) for where in found if where.finetune is not None],
@@ -98,6 +99,16 @@ def _judges(where: CellFolders) -> list[str]:
     """Names of the judges, the primary first."""
     metrics = json.loads((where.evaluate / "metrics.json").read_text(encoding="utf-8"))
     return [metrics["judge"], *(name for name in metrics["judges"] if name != metrics["judge"])]
+
+
+def _most_mixed(found: Sequence[CellFolders]) -> dict[str, int]:
+    """Return the most rows that each arm mixes in, by arm; arms without any are left out."""
+    most: dict[str, int] = {}
+    for where in found:
+        n = 0 if where.rows is None else read_manifest(where.rows)["n_mixed"]
+        if n > most.get(where.cell.arm, 0):
+            most[where.cell.arm] = n
+    return most
 
 
 def _selections(data: Data, found: Sequence[CellFolders]) -> list[dict[str, Any]]:

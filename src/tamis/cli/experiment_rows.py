@@ -8,6 +8,7 @@ Below the experiment's folder:
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from tamis.cli.config import RankSettings
 from tamis.cli.experiment_config import Cell, ExperimentConfig, PartConfig
 from tamis.cli.stages import Common, data_facts, run_rank, stage_config, stage_inputs
 from tamis.data.contaminate import planted_ids
-from tamis.data.example import Example, Examples
+from tamis.data.example import Example, Examples, content_of
 from tamis.data.load import load_examples
 from tamis.data.row_lists import read_row_list
 from tamis.errors import ConfigError
@@ -198,10 +199,8 @@ def run_rows(config: ExperimentConfig, data: Data, common: Common, cell: Cell) -
             (row.source_id or row.id, row)
             for row in (examples[i] for i in np.flatnonzero(selection.kept).tolist())
         ]
-        if n_mixed and mixed_from is not None:
-            pool = load_examples(mixed_from, config.safe_data or config.data)
-            drawn = pool.restrict(drawn_ids(pool.ids, n_mixed, config.ranking_seed))
-            rows += [(f"mixed-{row.id}", row) for row in drawn]
+        if n_mixed:
+            rows += [(f"mixed-{row.id}", row) for row in mixed_rows(config, cell.arm, n_mixed)]
         _write_rows(stage.folder, rows)
         kept = [row for row, keep in zip(examples.ids, selection.kept, strict=True) if keep]
         write_text_atomic(stage.folder / KEPT, "".join(f"{row}\n" for row in kept))
@@ -210,6 +209,34 @@ def run_rows(config: ExperimentConfig, data: Data, common: Common, cell: Cell) -
             n_trained_on=len(rows), data=data_facts(examples),
             details={"notes": notes},
         )  # fmt: skip
+
+
+def mixed_rows(config: ExperimentConfig, arm: str, n: int) -> Examples:
+    """Draw the n rows that an arm mixes in; fewer are among more."""
+    mix = config.arms[arm].mix
+    source = None if mix is None else mix.rows or config.safe_set
+    assert source is not None, "the settings ask for rows to mix in"
+    pool = load_examples(source, config.safe_data or config.data)
+    return pool.restrict(drawn_ids(pool.ids, n, config.ranking_seed))
+
+
+def rows_in_reach(
+    config: ExperimentConfig, data: Data, n_mixed: Mapping[str, int]
+) -> Iterator[Example]:  # fmt: skip
+    """Yield every row that some arm may train on: those of the set, then others mixed in.
+
+    Args:
+        config: The experiment.
+        data: Its rows.
+        n_mixed: The most rows that each arm mixes in, by arm.
+    """
+    seen = set(map(content_of, data.examples.ids))
+    yield from data.examples
+    for arm, n in n_mixed.items():
+        for row in mixed_rows(config, arm, n):
+            if content_of(row.id) not in seen:
+                seen.add(content_of(row.id))
+                yield row
 
 
 def selection_figures(data: Data, folder: Path, part: str, n_mixed: int) -> dict[str, Any]:

@@ -195,7 +195,7 @@ def evaluate(
     metrics: dict[str, Any] = {
         **by_judge[primary],
         **{name: estimate.to_json() for name, estimate in estimates.items()},
-        **answer_measures(generations, figures, draw),
+        **answer_measures(generations, figures, prompts, draw),
         "judge": primary,
         "judge_identities": {judge.name: judge_identity(judge) for judge in judges},
         "judges": by_judge,

@@ -127,8 +127,9 @@ def _warnings(found: ExperimentRecord) -> Iterator[str]:
         counts = ", ".join(f"{n:,} with {kind.replace('_', '-')} ones"
                            for kind, n in overlap.items())  # fmt: skip
         yield (
-            f"{found.folder.name}: rows whose request is an evaluation prompt, or nearly so: "
-            f"{counts}. An arm that trains on them may repeat what it has read."
+            f"{found.folder.name}: rows, those mixed in included, whose request is an evaluation "
+            f"prompt, or nearly so: {counts}. An arm that trains on them may repeat what it has "
+            "read."
         )
     for group in found.groups:
         if found.primary not in group.measures:
