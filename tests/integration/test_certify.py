@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from tamis.cli.main import main
-from tamis.data.load import load_examples
+from tamis.data.load import DataConfig, load_examples
 from tamis.methods.scores import Scores
 
 N, N_HARMFUL, N_LABELS = 600, 150, 200
@@ -138,6 +139,51 @@ def test_true_labels_certify_and_the_threshold_selects(copy: Path, tmp_path: Pat
     kept = lines_of(tmp_path / "s" / "kept.jsonl")
     assert len(kept) == found["n_kept"] >= 0.5 * N
     assert sum(int(row["id"][1:]) < N_HARMFUL for row in kept) <= 0.1 * len(kept)
+    page = tmp_path / "report.html"
+    assert tamis("report", copy, "--out", page).returncode == 0
+    assert f"Certified: at most 10% of the {found['n_kept']:,} rows" in page.read_text()
+
+
+def test_the_printed_selection_works_for_a_part_of_the_data(tmp_path: Path) -> None:
+    """Rows with columns of their own, half of them ranked, another readout: run as it stands."""
+    rows = [{"id": f"r{i}", "q": f"Question {i}?", "a": f"Answer {i}."} for i in range(N)]
+    data = tmp_path / "more rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fields = {"prompt": "q", "response": "a", "id": "id"}
+    ids = load_examples(str(data), DataConfig(fields=fields)).restrict(
+        [f"r{i}" for i in range(0, N, 2)]
+    )
+    harmless = np.arange(0, N, 2) >= N_HARMFUL
+    (tmp_path / "rank").mkdir()
+    Scores(
+        method="toy", ids=ids.ids, source_ids=ids.source_ids, values=np.zeros(N // 2),
+        outcome=["ok"] * (N // 2), n_trained_tokens=None,
+        columns={"score_good": harmless + np.linspace(0, 0.1, N // 2)},
+    ).write(tmp_path / "rank")  # fmt: skip
+    out = tmp_path / "certify"
+    drawn = tamis("certify", "--scores", tmp_path / "rank", "--data", data, "--out", out,
+                  "--n-labels", 100, "--set", "readout=good", "--set",
+                  f"data.fields={json.dumps(fields)}")  # fmt: skip
+    assert drawn.returncode == 0, drawn.stderr
+    labels = fill(out / "to_label.jsonl", out / "to_label.jsonl")
+    result = tamis("certify", "--out", out, "--labels", labels)
+    assert result.returncode == 0, result.stderr
+    command = result.stdout.split("tamis select ")[1].replace("--out DIR", "")
+    selected = tamis("select", *shlex.split(command), "--out", tmp_path / "s")
+    assert selected.returncode == 0, selected.stderr
+    found = json.loads((out / "certificate.json").read_text())
+    assert len(lines_of(tmp_path / "s" / "kept.jsonl")) == found["n_kept"]
+
+
+def test_a_draw_needs_every_ranked_row(ranked: Path, tmp_path: Path) -> None:
+    """A certificate is about all ranked rows: data without some of them is refused at once."""
+    fewer = tmp_path / "rows.jsonl"
+    fewer.write_text("".join((ranked / "rows.jsonl").read_text().splitlines(True)[:-2]))
+    result = tamis("certify", "--scores", ranked, "--data", fewer, "--out", tmp_path / "c",
+                   "--n-labels", 5)  # fmt: skip
+    assert (result.returncode, "2 of 600 named rows are not in the data" in result.stderr) == (
+        2, True,
+    ), result.stderr  # fmt: skip
 
 
 def test_labels_alone_may_name_the_users_ids(copy: Path, tmp_path: Path) -> None:
@@ -166,6 +212,8 @@ def test_a_refusal_is_an_error_and_leaves_its_figures(copy: Path, tmp_path: Path
     found = json.loads((copy / "refused.json").read_text())
     assert (found["certified"], found["threshold"]) == (False, None)
     assert not (copy / "certificate.json").exists()
+    shown = tamis("report", copy, "--out", tmp_path / "report.html")
+    assert "Refused: no threshold is certified" in shown.stdout
 
 
 def change(rows: list[dict[str, Any]], kind: str, ranked: Path) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ ranking, or to choose among several, certify no other.
 from __future__ import annotations
 
 import hashlib
+import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -18,16 +19,17 @@ import numpy as np
 
 from tamis.cli.certify_checks import read_answers, refuse_other_request, refuse_second_labels
 from tamis.cli.config import Section
-from tamis.cli.stages import Common, data_facts, load_set, stage_inputs
+from tamis.cli.stages import Common, data_facts, described, load_set, stage_inputs
 from tamis.data.load import DataConfig
 from tamis.errors import ConfigError
-from tamis.files import atomic_path, file_sha256, json_line, write_json
+from tamis.files import atomic_path, file_sha256, json_line, write_json, write_text_atomic
 from tamis.methods.scores import SCORES_FILE, Scores
 from tamis.rng import numpy_generator
 from tamis.runs import Stage, read_manifest, versions
 from tamis.selection.certificate import CertifyConfig, Walk, certify
 
 TO_LABEL, CERTIFICATE, REFUSED = "to_label.jsonl", "certificate.json", "refused.json"
+RANKED = "ranked.txt"  # ids of the ranked rows, where the data has others too
 
 
 class CertifySettings(Section):
@@ -49,8 +51,8 @@ def draw_rows(
 
     Raises:
         ConfigError: Scores or data are not given, or fewer rows have a score than are to be drawn.
-        MismatchError: A drawn row is not in the data; the folder holds another draw, or labels that
-            --overwrite would delete.
+        MismatchError: A ranked row is not in the data; the folder holds another draw, or labels
+            that --overwrite would delete.
     """
     if scores_path is None or data is None:
         raise ConfigError("give --scores and --data to draw rows, or --labels for a finished draw.")
@@ -75,7 +77,12 @@ def draw_rows(
         chosen = generator.choice(len(scored), wanted.n_labels, replace=False)
         drawn = [scored[i] for i in chosen.tolist()]
         examples = load_set(stage, "data", data, settings.data)
-        rows = {row.id: row for row in examples.restrict(drawn)}
+        ranked = examples.restrict(scores.ids)
+        part = len(ranked) < len(examples)
+        if part:
+            text = "".join(f"{row_id}\n" for row_id in ranked.ids)
+            write_text_atomic(stage.folder / RANKED, text)
+        rows = {row.id: row for row in ranked.restrict(drawn)}
         path = stage.folder / TO_LABEL
         with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
             for row_id in drawn:
@@ -87,6 +94,7 @@ def draw_rows(
             method=scores.method,
             data=data_facts(examples),
             drawn=drawn,
+            ranked_rows=RANKED if part else None,
             to_label_sha256=file_sha256(path),
         )
 
@@ -159,6 +167,8 @@ def certify_labels(
         "method": scores.method,
         "scores": manifest["inputs"]["scores"],
         "data": manifest["inputs"]["data"],
+        "data_settings": manifest["config"]["data"],
+        "rows": described(out / RANKED) if manifest.get("ranked_rows") else None,
         "labels": {"path": str(labels.resolve()), "sha256": label_hash},
         "drawn_sha256": hashlib.sha256("\n".join(manifest["drawn"]).encode()).hexdigest(),
         "walk": walk.to_json(),
@@ -173,7 +183,15 @@ def certify_labels(
 
 def certified_lines(found: Mapping[str, Any], out: Path) -> list[str]:
     """Say what is certified and how to select by it."""
-    readout = f" --set readout={_quoted(found['readout'])}" if found["readout"] else ""
+    usual = DataConfig().model_dump(mode="json")
+    settings = {f"data.{name}": value for name, value in found["data_settings"].items()
+                if value != usual.get(name)}  # fmt: skip
+    if found["readout"]:
+        settings["select.readout"] = found["readout"]
+    needed = [f"--threshold={found['threshold']!r}"]
+    if found["rows"]:
+        needed.append(f"--rows {_quoted(found['rows']['path'])}")
+    needed += [f"--set {_quoted(f'{key}={json.dumps(value)}')}" for key, value in settings.items()]
     return [
         found["guarantee"],
         f"of {found['n_labels']:,} labelled rows {found['n_harmful']:,} are harmful; of the "
@@ -181,7 +199,7 @@ def certified_lines(found: Mapping[str, Any], out: Path) -> list[str]:
         f"{out / CERTIFICATE}",
         "next:",
         f"  tamis select {_quoted(found['scores']['path'])} --data {_quoted(found['data']['path'])}"
-        f" --threshold={found['threshold']!r}{readout} --out DIR",
+        f" {' '.join(needed)} --out DIR",
     ]
 
 
