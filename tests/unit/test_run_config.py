@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from tamis.cli.config import RankSettings, RunConfig, read_settings
+from tamis.cli.pipeline import run_pipeline
 from tamis.errors import ConfigError
 
 
@@ -45,3 +46,13 @@ def test_faults_are_named(text: str, said: str) -> None:
     """What was given and what would do."""
     with pytest.raises(ConfigError, match=said):
         read_settings(RankSettings, None, [text])
+
+
+def test_a_run_refuses_to_select_by_labels(tmp_path: Path) -> None:
+    """At once, not after hours of ranking."""
+    config = read_settings(RunConfig, None, ["select={rule: f_beta}"], {
+        "finetuning_set": str(tmp_path / "rows.jsonl"), "out": str(tmp_path / "out"),
+    })  # fmt: skip
+    with pytest.raises(ConfigError, match="f_beta goes by labels"):
+        run_pipeline(config)
+    assert not (tmp_path / "out").exists()

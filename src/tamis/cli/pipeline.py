@@ -20,6 +20,8 @@ from tamis.cli.judging import read_questions, refuse_ranking_guard
 from tamis.cli.model_stages import judge_identities, run_evaluate, run_finetune
 from tamis.cli.progress import ProgressReport
 from tamis.cli.stages import Common, run_rank, run_select
+from tamis.errors import ConfigError
+from tamis.selection.calibrate_labelled import LABEL_RULES
 
 STAGES = ("rank", "select", "evaluate-before", "finetune", "evaluate-after")
 
@@ -42,6 +44,11 @@ def run_pipeline(
     def stage(name: str) -> Common:
         return replace(common, out=config.out / name)
 
+    if config.select.rule in LABEL_RULES:
+        raise ConfigError(
+            f"select.rule={config.select.rule} goes by labels, and `tamis run` selects without. Use "
+            "`tamis rank`, then `tamis select` with --labels; or set select.ratio or another rule."
+        )
     refuse_ranking_guard(config.evaluate, config.method.resolved())
     read_questions(config.evaluate, config.prompts)  # faults are told before the ranking
     ranking_model = config.ranking_model or config.model

@@ -122,7 +122,15 @@ def select(
     count: Annotated[int | None, typer.Option("--count", help="Number of rows to keep.")] = None,
     threshold: Annotated[float | None, typer.Option("--threshold", help="Lowest score.")] = None,
     rule: Annotated[str | None, typer.Option("--rule", help="Find the threshold: mixture, otsu or "
-                                             "mad.")] = None,
+                                             "mad; with labels f_beta or "
+                                             "false_positive_rate.")] = None,
+    labels: Annotated[Path | None, typer.Option("--labels", help="JSONL of id, harmful, for some "
+                                                "rows: what f_beta and false_positive_rate go "
+                                                "by.")] = None,
+    trusted_scores: Annotated[Path | None, typer.Option(
+        "--trusted-scores", help="Folder of `tamis score` of harmless rows by the same ranking, "
+        "for false_positive_rate."
+    )] = None,
     unscored: Annotated[str | None, typer.Option("--unscored", help="drop, keep or fail.")] = None,
     subset: Annotated[bool, typer.Option("--subset", help="Allow scores of absent rows.")] = False,
     rows: Rows = None, config: Config = None, sets: Sets = None, on_bad_row: OnBadRow = None,
@@ -139,8 +147,9 @@ def select(
     settings = read_settings(SelectSettings, config, sets or [], given)
     with _common(out, seed, None, None, overwrite) as common:
         manifest = run_select(
-            settings, common, scores_path=scores, data=data, rows=rows, subset=subset
-        )
+            settings, common, scores_path=scores, data=data, rows=rows, subset=subset,
+            labels=labels, trusted_scores=trusted_scores,
+        )  # fmt: skip
     _show(manifest, out, as_json)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from tamis.cli.config import RankSettings, SelectSettings
 from tamis.cli.measure import measure, measured_with, write_ends
 from tamis.cli.progress import ProgressReport
+from tamis.cli.select_known import known_rows
 from tamis.data.example import Examples
 from tamis.data.load import DataConfig, load_examples
 from tamis.data.renderer import RenderConfig
@@ -224,7 +225,8 @@ def _set_notes(examples: Examples, safe: Examples | None) -> list[str]:
 
 def run_select(
     settings: SelectSettings, common: Common, *, scores_path: Path, data: str,
-    rows: Path | None = None, subset: bool = False,
+    rows: Path | None = None, subset: bool = False, labels: Path | None = None,
+    trusted_scores: Path | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """`tamis select`: kept.jsonl, dropped.jsonl, selection.parquet, manifest.json."""
     from tamis.methods.scores import SCORES_FILE, Scores
@@ -236,7 +238,10 @@ def run_select(
     if rule.readout is not None:
         scores = scores.with_readout(rule.readout)
     config = stage_config(common, settings, subset=subset)
-    inputs = stage_inputs(scores=file, data=data, rows=rows)
+    trusted_file = trusted_scores and trusted_scores / SCORES_FILE
+    inputs = stage_inputs(
+        scores=file, data=data, rows=rows, labels=labels, trusted_scores=trusted_file
+    )
     with Stage(
         common.out, "select", config, inputs, seed=common.seed, overwrite=common.overwrite
     ) as stage:
@@ -244,10 +249,11 @@ def run_select(
             return stage.manifest()
         examples = load_set(stage, "data", data, settings.data, rows)
         scores = match_to_data(scores, examples, subset=subset or rows is not None)
-        selection = select(
-            scores, ratio=rule.ratio, count=rule.count, threshold=rule.threshold, rule=rule.rule,
-            unscored=rule.unscored, mad_c=rule.mad_c, seed=common.seed,
-        )  # fmt: skip
+        known, notes = known_rows(
+            rule, scores, file=file, labels=labels, trusted_scores=trusted_scores
+        )
+        selection = select(scores, **rule.model_dump(exclude={"readout"}), **known,
+                           seed=common.seed)  # fmt: skip
         _write_selection(stage.folder, examples, scores, selection)
         reasons: dict[str, int] = {}
         for reason in selection.dropped.values():
@@ -255,7 +261,7 @@ def run_select(
         found = selection.found
         details = {} if found is None else {
             "rule": found.rule, "threshold": found.threshold, **found.details,
-            "notes": list(found.notes),
+            "notes": [*found.notes, *notes],
         }  # fmt: skip
         return stage.finish(
             n_rows=len(examples),

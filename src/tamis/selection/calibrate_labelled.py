@@ -20,6 +20,8 @@ statistics as bounds). Differs: Breiman's rule picks the simplest model, ours th
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,8 +29,53 @@ from numpy.typing import ArrayLike, NDArray
 from tamis.errors import ConfigError
 from tamis.selection.calibrate import KEPT_SHARES, FoundThreshold
 
+LabelRule = Literal["f_beta", "false_positive_rate"]
+LABEL_RULES: tuple[str, ...] = get_args(LabelRule)
 MIN_PER_CLASS = 5  # labelled rows of either kind below which a bootstrap often has none of it
 N_RESAMPLES = 1_000
+
+
+def find_labelled_threshold(
+    rule: LabelRule, values: NDArray[np.float64], ids: Sequence[str],
+    generator: np.random.Generator, *, labels: Mapping[str, bool] | None = None,
+    harmless: NDArray[np.float64] | None = None, beta: float = 1.0, rate: float = 0.05,
+    confidence: float | None = None,
+) -> FoundThreshold:  # fmt: skip
+    """Find a threshold by what is known of some rows.
+
+    Args:
+        rule: "f_beta" or "false_positive_rate"; see their functions for the settings.
+        values: Scores of the set to select from, higher = keep, [N]; NaN = unscored, counted.
+        ids: Its rows, [N].
+        generator: Source of the resamples of `f_beta`.
+        labels: Whether rows of the set are harmful, by id.
+        harmless: Scores of harmless rows, by the same ranking, for `false_positive_rate`; None
+            takes the harmless ones of `labels`.
+        beta: For `f_beta`.
+        rate: For `false_positive_rate`.
+        confidence: Likewise.
+
+    Raises:
+        ConfigError: What the rule needs is not given, or it finds no threshold.
+    """
+    known = labels or {}
+    labelled = [i for i, row_id in enumerate(ids) if row_id in known]
+    harmful = np.array([known[ids[i]] for i in labelled], dtype=bool)
+    if rule == "f_beta":
+        if not labelled:
+            raise ConfigError(
+                "rule=f_beta needs labels of rows of the set, drawn uniformly: give --labels (some "
+                "100; `tamis certify` draws rows to label)."
+            )
+        return f_beta_threshold(values, labelled, harmful, generator, beta=beta)
+    if harmless is None:
+        if not labelled:
+            raise ConfigError(
+                "rule=false_positive_rate needs rows known to be harmless: give --labels with some "
+                "of the set, or --trusted-scores of other rows by the same ranking."
+            )
+        harmless = values[np.asarray(labelled, dtype=np.int64)[~harmful]]
+    return false_positive_rate_threshold(values, harmless, rate=rate, confidence=confidence)
 
 
 def f_beta_threshold(

@@ -1,6 +1,6 @@
 """Keep the best-scored rows by ratio, count or threshold, with a reason for every dropped one.
 
-The threshold may be found by a rule of `calibrate.py`.
+The threshold may be found by a rule of `calibrate.py` or `calibrate_labelled.py`.
 
 Equal scores are ordered by id, so that a rerun, or the same rows in another order, selects the
 same rows. Rows without a score are never ranked among the others: they are dropped, kept or
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tamis.data.row_lists import HasIds, name_some
@@ -23,6 +24,7 @@ from tamis.methods import settings_error
 from tamis.methods.scores import Scores
 from tamis.rng import numpy_generator
 from tamis.selection.calibrate import FoundThreshold, Rule, find_threshold
+from tamis.selection.calibrate_labelled import LabelRule, find_labelled_threshold
 
 Unscored = Literal["drop", "keep", "fail"]
 
@@ -38,11 +40,17 @@ class SelectConfig(BaseModel):
     """Number of rows to keep."""
     threshold: float | None = Field(None, allow_inf_nan=False)
     """Keep rows with this score or a higher one."""
-    rule: Rule | None = None
+    rule: Rule | LabelRule | None = None
     """Find the threshold in the scores: `mixture`, `otsu` or `mad`; each refuses where it sees no
-    two groups."""
+    two groups. With labels: `f_beta` or `false_positive_rate`."""
     mad_c: float = Field(3.0, gt=0, allow_inf_nan=False)
     """How far below the median `mad` cuts, in robust standard deviations."""
+    beta: float = Field(1.0, gt=0, allow_inf_nan=False)
+    """Weight of recall against precision for `f_beta`; 2 counts a missed harmful row more."""
+    rate: float = Field(0.05, gt=0, lt=1)
+    """Largest share of harmless rows that `false_positive_rate` may cut off."""
+    confidence: float | None = Field(None, gt=0, lt=1)
+    """Probability that the rate holds for further harmless rows; None: for the given ones alone."""
     unscored: Unscored = "drop"
     """What happens to rows without a score."""
     readout: str | None = None
@@ -98,8 +106,10 @@ def count_for_ratio(ratio: float, n: int) -> int:
 
 def select(
     scores: Scores, *, ratio: float | None = None, count: int | None = None,
-    threshold: float | None = None, rule: Rule | None = None, unscored: Unscored = "drop",
-    mad_c: float = 3.0, seed: int = 0,
+    threshold: float | None = None, rule: Rule | LabelRule | None = None,
+    unscored: Unscored = "drop", mad_c: float = 3.0, beta: float = 1.0, rate: float = 0.05,
+    confidence: float | None = None, labels: Mapping[str, bool] | None = None,
+    harmless: NDArray[np.float64] | None = None, seed: int = 0,
 ) -> Selection:  # fmt: skip
     """Select rows by one rule.
 
@@ -108,11 +118,18 @@ def select(
         ratio: Share of all rows to keep, in (0, 1].
         count: Number of rows to keep.
         threshold: Lowest score to keep.
-        rule: "mixture", "otsu" or "mad": find the threshold in the scores (calibrate.py).
+        rule: "mixture", "otsu" or "mad": find the threshold in the scores (calibrate.py); "f_beta"
+            or "false_positive_rate": by what is known of some rows (calibrate_labelled.py).
         unscored: Rows without a score: "drop" (default), "keep" (in addition to those selected by
             threshold, and first among those counted by ratio or count) or "fail".
         mad_c: How far below the median the rule `mad` cuts, in robust standard deviations.
-        seed: Decides what the rule `mixture` draws.
+        beta: Weight of recall for the rule `f_beta`.
+        rate: Largest share of harmless rows cut off by the rule `false_positive_rate`.
+        confidence: Probability that it holds for further harmless rows; None: for these alone.
+        labels: Whether rows are harmful, by id, for some of them; for the last two rules.
+        harmless: Scores by the same ranking of rows known to be harmless, [m], for
+            `false_positive_rate`; None takes those of `labels`.
+        seed: Decides what the rules `mixture` and `f_beta` draw.
 
     Returns:
         Kept rows and the reason for each dropped one.
@@ -124,7 +141,7 @@ def select(
     """
     try:
         SelectConfig(ratio=ratio, count=count, threshold=threshold, rule=rule, unscored=unscored,
-                     mad_c=mad_c)  # fmt: skip
+                     mad_c=mad_c, beta=beta, rate=rate, confidence=confidence)  # fmt: skip
     except ValidationError as error:
         raise settings_error("select", error) from error
     values = np.asarray(scores.values, dtype=np.float64)
@@ -137,8 +154,15 @@ def select(
         )
     kept = missing.copy() if unscored == "keep" else np.zeros(n, dtype=bool)
     found = None
-    if rule is not None:
-        found = find_threshold(rule, values, numpy_generator(seed, "threshold"), mad_c=mad_c)
+    draws = numpy_generator(seed, "threshold")
+    if rule == "f_beta" or rule == "false_positive_rate":
+        found = find_labelled_threshold(
+            rule, values, scores.ids, draws, labels=labels, harmless=harmless, beta=beta, rate=rate,
+            confidence=confidence,
+        )  # fmt: skip
+    elif rule is not None:
+        found = find_threshold(rule, values, draws, mad_c=mad_c)
+    if found is not None:
         threshold = found.threshold
     if threshold is not None:
         kept |= values >= threshold

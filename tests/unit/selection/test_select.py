@@ -127,3 +127,39 @@ def test_order_is_by_score_then_id_whatever_the_ties(n: int) -> None:
                     None)  # fmt: skip
     expected = sorted((-v, row_id) for v, row_id in zip(values, ids, strict=True) if v == v)
     assert [(-values[i], ids[i]) for i in best_first(scores)] == expected
+
+
+def labelled() -> tuple[Scores, dict[str, bool]]:
+    """Scores of 200 rows, of which the lowest quarter is harmful and every second one labelled."""
+    values = {f"r{i:03}": float(i) for i in range(200)}
+    return scores(values), {name: i < 50 for i, name in enumerate(values) if i % 2}
+
+
+def test_f_beta_selects_by_labels_of_some_rows() -> None:
+    """Labels that the score tells apart without a fault: the cut is the first harmless one."""
+    rows, labels = labelled()
+    found = select(rows, rule="f_beta", labels=labels, beta=2)
+    assert found.found is not None
+    assert (found.cut, found.found.details["n_labelled"], found.found.details["beta"]) == (
+        51,
+        100,
+        2,
+    )
+    assert len(found.kept_ids) == 149
+
+
+def test_a_false_positive_rate_is_of_the_harmless_rows() -> None:
+    """Labelled ones, 51 to 199: a tenth of 75 lies below 65. Given ones go before labels."""
+    rows, labels = labelled()
+    assert select(rows, rule="false_positive_rate", labels=labels, rate=0.1).cut == 65
+    given = np.arange(100, 200, dtype=np.float64)
+    assert select(rows, rule="false_positive_rate", harmless=given, rate=0.1).cut == 110
+
+
+@pytest.mark.parametrize("rule", ["f_beta", "false_positive_rate"])
+def test_rules_by_labels_need_them(rule: Any) -> None:
+    """The error names the option; labels of other rows are none."""
+    rows, _ = labelled()
+    for labels in (None, {"elsewhere": True}):
+        with pytest.raises(ConfigError, match=rf"rule={rule} needs .*--labels"):
+            select(rows, rule=rule, labels=labels)
