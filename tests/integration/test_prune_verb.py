@@ -86,6 +86,10 @@ def test_the_stage_says_what_was_taken_out(pruned: tuple[Path, str]) -> None:
     assert found["harmful_set"]["n_rows"] == found["safe_set"]["n_rows"] == 8
     assert "taken out: 448 of 1,792 weights" in printed
     assert "harmful_set: loss" in printed
+    page = out.with_name("report.html")
+    shown = " ".join(tamis("report", out, "--out", page).split())
+    assert "Taken out: 448 of 1,792 weights of the adapter; asked for: share 0.25" in shown
+    assert shown.count("25.0%") == 2  # layers
 
 
 def test_a_finished_pruning_is_not_done_again(

@@ -46,7 +46,7 @@ def run_pipeline(
 
     if config.select.rule in LABEL_RULES:
         raise ConfigError(
-            f"select.rule={config.select.rule} goes by labels, and `tamis run` selects without. Use "
+            f"select.rule={config.select.rule} goes by labels, and `tamis run` selects without: "
             "`tamis rank`, then `tamis select` with --labels; or set select.ratio or another rule."
         )
     refuse_ranking_guard(config.evaluate, config.method.resolved())

@@ -14,6 +14,8 @@ from tamis.cli.win_rate import WinRateSettings, run_win_rate
 from tamis.errors import ConfigError, JudgeError, MismatchError
 from tamis.evaluation.endpoint_judge import Pair, Preference
 from tamis.evaluation.pairwise import answer_pairs, judge_pairs, win_figures
+from tamis.report.collect import collect
+from tamis.report.proof_records import WinRateRecord
 from toy_endpoint import KEY, Script, Server, fails, says
 
 N = 24
@@ -110,6 +112,11 @@ def test_each_rubric_has_its_own_sets(tmp_path: Path, serve: Callable[[Script], 
         assert (rate["value"], rate["n_ties"], rate["n_inconsistent"]) == (0.5, N, N)
     lines = (tmp_path / "out" / "preferences.jsonl").read_text().splitlines()
     assert len(lines) == 2 * N
+    (shown,) = collect([tmp_path / "out"]).proofs
+    assert isinstance(shown, WinRateRecord)
+    assert [(entry.set, entry.win_rate.value) for entry in shown.entries] == [
+        ("harmful", 0.5), ("helpful", 0.5),
+    ]  # fmt: skip
     assert len(server.requests) == 4 * N
 
 
