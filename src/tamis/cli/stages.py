@@ -23,7 +23,7 @@ from tamis.data.renderer import RenderConfig
 from tamis.data.row_lists import read_row_list
 from tamis.errors import ConfigError
 from tamis.evaluation.labels import join_labels, labelled_rows, read_labels
-from tamis.evaluation.safe_set import safe_set_notes
+from tamis.evaluation.safe_set import safe_set_notes, sharing_notes
 from tamis.files import atomic_path, file_sha256, json_line
 from tamis.methods import build_method
 from tamis.models.config import ModelConfig
@@ -174,6 +174,8 @@ def run_rank(
             write_ends(stage.folder, scores, examples, labelled)
             notes = list(scores.details.get("notes", ()))
             notes += [CACHE_NOTE] if cache is not None and model is not None else []
+            if safe is not None:
+                notes += [*sharing_notes(examples, safe), *safe_set_notes(examples, safe)]
             stage.finish(
                 method=settings.method.name,
                 model=None if model is None else model.describe(),
@@ -181,7 +183,7 @@ def run_rank(
                 n_rows=len(scores),
                 data=data_facts(examples),
                 safe_set=None if safe is None else data_facts(safe),
-                details={**scores.details, "notes": [*notes, *_set_notes(examples, safe)]},
+                details={**scores.details, "notes": notes},
             )
         manifest = stage.manifest()
         if truth is not None and labels is not None:
@@ -204,23 +206,6 @@ def data_facts(examples: Examples) -> dict[str, Any]:
         "fingerprint": examples.fingerprint,
         "load": examples.load_report.to_dict(),
     }
-
-
-def _set_notes(examples: Examples, safe: Examples | None) -> list[str]:
-    """Say what about the sets a user should know before trusting the ranking."""
-    if safe is None:
-        return []
-    notes = []
-    shared = {i.partition("-")[0] for i in examples.ids} & {i.partition("-")[0] for i in safe.ids}
-    if shared:
-        notes.append(f"{len(shared):,} rows of the safe set are also in the fine-tuning set.")
-    repeats = len(examples) / max(1, len(safe))
-    if repeats > 10:
-        notes.append(
-            f"the safe set has {len(safe):,} rows for {len(examples):,}: each is used about "
-            f"{repeats:.0f} times as often as a fine-tuning row."
-        )
-    return [*notes, *safe_set_notes(examples, safe)]
 
 
 def run_select(

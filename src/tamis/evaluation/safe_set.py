@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tamis.data.example import Example, Examples
+from tamis.data.example import Example, Examples, content_of
 from tamis.errors import ConfigError
 from tamis.evaluation.judges import opens_like_refusal
 from tamis.rng import numpy_generator
@@ -116,6 +116,21 @@ def build_safe_set(
         [is_demonstration for _, is_demonstration in mixed],
         {name: len(found) - n_fresh[name] for name, found in kinds.items()},
     )
+
+
+def sharing_notes(examples: Examples, safe: Examples) -> list[str]:
+    """Say how many rows both sets have, and whether the safe set is far the smaller one."""
+    notes = []
+    shared = set(map(content_of, examples.ids)) & set(map(content_of, safe.ids))
+    if shared:
+        notes.append(f"{len(shared):,} rows of the safe set are also in the fine-tuning set.")
+    repeats = len(examples) / max(1, len(safe))
+    if repeats > 10:
+        notes.append(
+            f"the safe set has {len(safe):,} rows for {len(examples):,}: each is used about "
+            f"{repeats:.0f} times as often as a fine-tuning row."
+        )
+    return notes
 
 
 def safe_set_notes(examples: Examples, safe: Examples) -> list[str]:
