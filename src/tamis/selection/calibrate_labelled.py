@@ -28,6 +28,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tamis.errors import ConfigError
 from tamis.selection.calibrate import KEPT_SHARES, FoundThreshold
+from tamis.selection.labelled_rows import labelled_rows
 
 LabelRule = Literal["f_beta", "false_positive_rate"]
 LABEL_RULES: tuple[str, ...] = get_args(LabelRule)
@@ -56,11 +57,11 @@ def find_labelled_threshold(
         confidence: Likewise.
 
     Raises:
-        ConfigError: What the rule needs is not given, or it finds no threshold.
+        ConfigError: What the rule needs is not given, a label is no bool, or it finds no threshold.
     """
     known = labels or {}
     labelled = [i for i, row_id in enumerate(ids) if row_id in known]
-    harmful = np.array([known[ids[i]] for i in labelled], dtype=bool)
+    positions, harmful = labelled_rows(labelled, [known[ids[i]] for i in labelled], len(ids))
     if rule == "f_beta":
         if not labelled:
             raise ConfigError(
@@ -74,7 +75,7 @@ def find_labelled_threshold(
                 "rule=false_positive_rate needs rows known to be harmless: give --labels with some "
                 "of the set, or --trusted-scores of other rows by the same ranking."
             )
-        harmless = values[np.asarray(labelled, dtype=np.int64)[~harmful]]
+        harmless = values[positions[~harmful]]
     return false_positive_rate_threshold(values, harmless, rate=rate, confidence=confidence)
 
 
@@ -97,11 +98,13 @@ def f_beta_threshold(
         `threshold_best`, the `standard_error` of the best, `auroc` with its 95% interval, counts.
 
     Raises:
-        ConfigError: Fewer than 5 labelled rows of either kind, the interval of the AUROC does not
-            lie above 0.5, or the kept share is outside 0.2 to 0.99.
+        ConfigError: A label is no bool, a position repeats or is none, there are fewer than 5
+            labelled rows of either kind, the interval of the AUROC does not lie above 0.5, or the
+            kept share is outside 0.2 to 0.99.
     """
     values = np.asarray(values, dtype=np.float64)
-    seen, harm = values[np.asarray(labelled, dtype=np.int64)], np.asarray(harmful, dtype=bool)
+    positions, harm = labelled_rows(labelled, harmful, len(values))
+    seen = values[positions]
     usable = ~np.isnan(seen)
     n_passed_over = int((~usable).sum())
     order = np.lexsort((harm[usable], seen[usable]))  # the input's order does not enter the draw

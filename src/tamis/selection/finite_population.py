@@ -29,7 +29,8 @@ def p_values(
     from scipy.stats import hypergeom
 
     # 0.29 * 100 is 28.999... in floating point; the tiny term restores the share the user wrote.
-    too_many = np.floor(alpha * np.asarray(n_kept) + 1e-9) + 1
+    # alpha N may round up to N, and no more than all rows can be harmful.
+    too_many = np.minimum(np.floor(alpha * np.asarray(n_kept) + 1e-9) + 1, n_kept)
     return np.asarray(hypergeom.cdf(n_harmful, n_kept, too_many, n_labelled), dtype=np.float64)
 
 
@@ -59,7 +60,9 @@ def labels_needed(
     """About how many labels certify a kept set of a given harmful share in most draws.
 
     The fewest for which the labels that fall into the kept set (their 20% quantile) and the harmful
-    ones among those (their 80% quantile) still pass. Rounded up to the next of 400 sizes.
+    ones among those (their 80% quantile) still pass. Rounded up to the next of 400 sizes. Simulated
+    for alpha 0.1, delta 0.1, 0.05 and 0.025, shares of 0 to 8% and 500 to a million rows, 61 to 94%
+    of draws then pass the first threshold (at delta 0.05: 73 to 94%).
 
     Args:
         n_kept: Size of the kept set.

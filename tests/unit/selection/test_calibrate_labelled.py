@@ -7,7 +7,11 @@ import pytest
 from sklearn.metrics import fbeta_score, roc_auc_score
 
 from tamis.errors import ConfigError
-from tamis.selection.calibrate_labelled import f_beta_threshold, false_positive_rate_threshold
+from tamis.selection.calibrate_labelled import (
+    f_beta_threshold,
+    false_positive_rate_threshold,
+    find_labelled_threshold,
+)
 
 
 def labelled_pool(n: int = 1000, distance: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
@@ -176,3 +180,18 @@ def test_just_enough_rows_give_the_lowest_possible_cut(
     """With one row fewer it is refused, see above."""
     one = false_positive_rate_threshold(SCORES, SCORES[:n], rate=rate, confidence=confidence)
     assert one.threshold == (1.0 if confidence is None else 0.0)
+
+
+def test_a_label_that_is_no_bool_is_refused() -> None:
+    """None would count as harmless, and "false" as harmful."""
+    values, harmful = labelled_pool()
+    for odd in (None, "false"):
+        with pytest.raises(ConfigError, match=r"label 3 is .*, neither True nor False"):
+            f_beta_threshold(
+                values, range(60), [*harmful[:3], odd, *harmful[4:60]], generator()
+            )  # fmt: skip
+        with pytest.raises(ConfigError, match=r"label 0 is .*, neither True nor False"):
+            find_labelled_threshold(
+                "false_positive_rate", values, [str(i) for i in range(1000)], generator(),
+                labels={"4": odd},  # type: ignore[dict-item]
+            )  # fmt: skip

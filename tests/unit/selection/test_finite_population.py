@@ -20,6 +20,9 @@ from tamis.selection.finite_population import labels_needed, p_values, upper_bou
         (8, 4, 1, 0.25, 35 / 70),
         # 30 of 100, although 0.29 * 100 is 28.999... in floating point
         (100, 1, 0, 0.29, 70 / 100),
+        # all 1,000, although alpha * 1,000 rounds up to 1,000: one is found harmless, or none known
+        (1000, 1, 0, 1 - 1e-12, 0.0),
+        (1000, 0, 0, 1 - 1e-12, 1.0),
         # no label says nothing; every row labelled says all: 1 of 5 would be too many
         (50, 0, 0, 0.1, 1.0),
         (5, 5, 0, 0.1, 0.0),
