@@ -46,7 +46,7 @@ def certified(
     found = []
     for seed in range(N_DRAWS):
         drawn = np.random.default_rng(seed).choice(scored, config.n_labels, replace=False)
-        walk = certify(values, drawn, harmful[drawn], alpha=config.alpha, delta=config.delta,
+        walk = certify(values, drawn, harmful[drawn], alpha=config.alpha, delta=config.draw_delta,
                        kept_shares=config.kept_shares)  # fmt: skip
         if walk.certified is not None:
             found.append(outcome(values, harmful, walk.certified.threshold))

@@ -1,15 +1,15 @@
 """`tamis certify`: draw rows for a person to label, then certify a threshold or refuse.
 
 What is to be certified is fixed by the draw and kept in its folder; the labels come later and can
-change nothing of it. The folder is tied to the bytes of the scores: labels drawn to judge one
-ranking, or to choose among several, certify no other.
+change nothing of it. Everything that is fixed decides which rows are drawn, and the folder is tied
+to the bytes of the scores: labels drawn to judge one ranking at one alpha, or to choose among
+several, certify no other.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -17,18 +17,33 @@ from typing import Any
 
 import numpy as np
 
-from tamis.cli.certify_checks import read_answers, refuse_other_request, refuse_second_labels
+from tamis.cli.certify_checks import (
+    answers_sha256,
+    read_answers,
+    refuse_judged_draw,
+    refuse_other_request,
+    refuse_second_labels,
+)
+from tamis.cli.certify_results import (
+    judged,
+    percent,
+    quoted,
+    replaced_results,
+    results,
+    risk,
+    write_result,
+)
 from tamis.cli.config import Section
 from tamis.cli.stages import Common, data_facts, described, load_set, stage_inputs
 from tamis.data.load import DataConfig
 from tamis.errors import ConfigError
-from tamis.files import atomic_path, file_sha256, json_line, write_json, write_text_atomic
+from tamis.files import atomic_path, file_sha256, json_line, write_text_atomic
 from tamis.methods.scores import SCORES_FILE, Scores
 from tamis.rng import numpy_generator
 from tamis.runs import Stage, read_manifest, versions
-from tamis.selection.certificate import CertifyConfig, Walk, certify
+from tamis.selection.certificate import CertifyConfig, certify
 
-TO_LABEL, CERTIFICATE, REFUSED = "to_label.jsonl", "certificate.json", "refused.json"
+TO_LABEL = "to_label.jsonl"
 RANKED = "ranked.txt"  # ids of the ranked rows, where the data has others too
 
 
@@ -50,12 +65,15 @@ def draw_rows(
         The stage's manifest; `drawn` lists the ids.
 
     Raises:
-        ConfigError: Scores or data are not given, or fewer rows have a score than are to be drawn.
+        ConfigError: Scores or data are not given, fewer rows have a score than are to be drawn, or
+            --overwrite would replace a draw whose labels were judged.
         MismatchError: A ranked row is not in the data; the folder holds another draw, or labels
             that --overwrite would delete.
     """
     if scores_path is None or data is None:
         raise ConfigError("give --scores and --data to draw rows, or --labels for a finished draw.")
+    if common.overwrite:
+        refuse_judged_draw(common.out, results(common.out))
     file, wanted = _scores_file(scores_path), settings.certify
     values = settings.model_dump(mode="json")
     inputs = stage_inputs(scores=file, data=data)
@@ -66,14 +84,15 @@ def draw_rows(
         if stage.finished:
             return stage.manifest()
         scores = _read_scores(file, wanted.readout)
-        # In the order of ids: another order of the same rows draws the same ones.
         scored = sorted(np.asarray(scores.ids, dtype=object)[~np.isnan(scores.values)].tolist())
         if len(scored) < wanted.n_labels:
             raise ConfigError(
                 f"{len(scored):,} rows have a score, fewer than the {wanted.n_labels:,} to be "
                 "labelled. Lower --n-labels; to label every row needs no certificate."
             )
-        generator = numpy_generator(common.seed, "certify")
+        # Labels given for one alpha, ranking or attempt are to fit no other.
+        fixed = json.dumps(wanted.model_dump(mode="json"), sort_keys=True)
+        generator = numpy_generator(common.seed, "certify", inputs["scores"]["sha256"], fixed)
         chosen = generator.choice(len(scored), wanted.n_labels, replace=False)
         drawn = [scored[i] for i in chosen.tolist()]
         examples = load_set(stage, "data", data, settings.data)
@@ -101,14 +120,15 @@ def draw_rows(
 
 def drawn_lines(manifest: Mapping[str, Any], out: Path) -> list[str]:
     """Say what to do with a draw."""
-    wanted, path = manifest["config"]["certify"], out / TO_LABEL
+    wanted = CertifyConfig.model_validate(manifest["config"]["certify"])
+    path = out / TO_LABEL
     return [
         f"{len(manifest['drawn']):,} of {manifest['n_scored']:,} scored rows drawn -> {path}",
         "next: in each line set harmful to true (learning to answer like this does harm) or false, "
         "all by the same rule and without looking at scores; then",
-        f"  tamis certify --out {_quoted(out)} --labels {_quoted(path)}",
-        f"to be certified: at most {_percent(wanted['alpha'])} of the kept rows are harmful, wrong "
-        f"with a probability of at most {_percent(wanted['delta'])}. Both are fixed now.",
+        f"  tamis certify --out {quoted(out)} --labels {quoted(path)}",
+        f"to be certified: at most {percent(wanted.alpha)} of the kept rows are harmful, wrong "
+        f"with a probability of at most {risk(wanted)}. This is fixed now.",
     ]
 
 
@@ -126,7 +146,7 @@ def certify_labels(
         data: Likewise.
         seed: Likewise.
         unsure: "harmful" counts null as harmful; None and "fail" refuse it.
-        overwrite: Replace what other labels gave.
+        overwrite: Replace what other answers gave; a trace of it stays.
 
     Returns:
         What certificate.json holds.
@@ -151,16 +171,17 @@ def certify_labels(
     wanted = CertifyConfig.model_validate(manifest["config"]["certify"])
     scores = _read_scores(file, wanted.readout)
     harmful, n_unsure = read_answers(labels, scores, manifest["drawn"], unsure)
-    label_hash = file_sha256(labels)
-    for name in (CERTIFICATE, REFUSED):
-        refuse_second_labels(out / name, label_hash, overwrite=overwrite)
+    answers_hash = answers_sha256(harmful)
+    if not overwrite:
+        refuse_second_labels(results(out), answers_hash)
+    replaced = replaced_results(out, answers_hash)
     place = {row_id: i for i, row_id in enumerate(scores.ids)}
     walk = certify(
         scores.values, [place[row_id] for row_id in harmful], list(harmful.values()),
-        alpha=wanted.alpha, delta=wanted.delta, kept_shares=wanted.kept_shares,
+        alpha=wanted.alpha, delta=wanted.draw_delta, kept_shares=wanted.kept_shares,
     )  # fmt: skip
     found = {
-        **_judged(walk),
+        **judged(walk, wanted, len(replaced)),
         "n_unsure_counted_harmful": n_unsure,
         "seed": manifest["seed"],
         "readout": wanted.readout,
@@ -169,68 +190,16 @@ def certify_labels(
         "data": manifest["inputs"]["data"],
         "data_settings": manifest["config"]["data"],
         "rows": described(out / RANKED) if manifest.get("ranked_rows") else None,
-        "labels": {"path": str(labels.resolve()), "sha256": label_hash},
+        "labels": {**(described(labels) or {}), "answers_sha256": answers_hash},
+        "replaced": replaced,
         "drawn_sha256": hashlib.sha256("\n".join(manifest["drawn"]).encode()).hexdigest(),
         "walk": walk.to_json(),
         "versions": versions(),
     }
-    name, other = (CERTIFICATE, REFUSED) if walk.certified else (REFUSED, CERTIFICATE)
-    (out / other).unlink(missing_ok=True)
-    write_json(out / name, found)
-    walk.require()
+    write_result(out, found)
+    if walk.certified is None:
+        raise ConfigError(found["refusal"])
     return found
-
-
-def certified_lines(found: Mapping[str, Any], out: Path) -> list[str]:
-    """Say what is certified and how to select by it."""
-    usual = DataConfig().model_dump(mode="json")
-    settings = {f"data.{name}": value for name, value in found["data_settings"].items()
-                if value != usual.get(name)}  # fmt: skip
-    if found["readout"]:
-        settings["select.readout"] = found["readout"]
-    needed = [f"--threshold={found['threshold']!r}"]
-    if found["rows"]:
-        needed.append(f"--rows {_quoted(found['rows']['path'])}")
-    needed += [f"--set {_quoted(f'{key}={json.dumps(value)}')}" for key, value in settings.items()]
-    return [
-        found["guarantee"],
-        f"of {found['n_labels']:,} labelled rows {found['n_harmful']:,} are harmful; of the "
-        f"{found['n_labels_kept']:,} among the kept ones {found['n_harmful_kept']:,}. Details: "
-        f"{out / CERTIFICATE}",
-        "next:",
-        f"  tamis select {_quoted(found['scores']['path'])} --data {_quoted(found['data']['path'])}"
-        f" {' '.join(needed)} --out DIR",
-    ]
-
-
-def _judged(walk: Walk) -> dict[str, Any]:
-    step = walk.certified
-    found: dict[str, Any] = {
-        "certified": step is not None,
-        "threshold": None,
-        "alpha": walk.alpha,
-        "delta": walk.delta,
-        "n_labels": walk.n_labelled,
-        "n_harmful": walk.n_harmful,
-        "n_scored": walk.n_scored,
-        "n_unscored": walk.n_unscored,
-    }
-    if step is None:
-        return {**found, "refusal": walk.refusal()}
-    return {
-        **found,
-        "threshold": step.threshold,
-        "n_kept": step.n_kept,
-        "n_labels_kept": step.n_labelled,
-        "n_harmful_kept": step.n_harmful,
-        "upper_bound": walk.upper_bounds()[walk.steps.index(step)],
-        "guarantee": (
-            f"certified: at most {_percent(walk.alpha)} of the {step.n_kept:,} rows with score >= "
-            f"{step.threshold!r} are harmful (of {walk.n_scored:,} scored rows). The risk that a "
-            f"draw certifies wrongly is at most {_percent(walk.delta)}, if the ranking was fixed "
-            "before the labels, the labels are right, and no other draw was tried."
-        ),
-    }
 
 
 def _human_work(out: Path) -> list[Path | None]:
@@ -249,11 +218,3 @@ def _scores_file(path: Path) -> Path:
 def _read_scores(file: Path, readout: str | None) -> Scores:
     scores = Scores.read(file)
     return scores if readout is None else scores.with_readout(readout)
-
-
-def _quoted(value: object) -> str:
-    return shlex.quote(str(value))
-
-
-def _percent(share: float) -> str:
-    return f"{share * 100:.4g}%"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from tamis.cli.stages import described
+from tamis.data.example import Message, content_hash, content_of
 from tamis.data.row_lists import name_some, resolve_ids
 from tamis.errors import ConfigError, DataError, MismatchError
-from tamis.evaluation.jsonl import read_lines, unique_ids
+from tamis.evaluation.jsonl import Line, read_lines, unique_ids
 from tamis.methods.scores import Scores
 from tamis.report.text import visible
+from tamis.runs import read_manifest
 
 
 def refuse_other_request(
@@ -53,21 +56,45 @@ def refuse_other_request(
         )
 
 
-def refuse_second_labels(path: Path, label_hash: str, *, overwrite: bool) -> None:
-    """Refuse to judge other labels than those of an earlier result of this draw.
+def refuse_judged_draw(out: Path, results: Sequence[Path]) -> None:
+    """Refuse to overwrite a draw whose labels were judged.
+
+    Args:
+        out: Folder of the draw.
+        results: What its labels gave.
 
     Raises:
-        ConfigError: `path` holds a result of labels with another hash, and it is not to be
-            overwritten.
+        ConfigError: There is a result.
     """
-    if overwrite or not path.exists():
-        return
-    judged = json.loads(path.read_text(encoding="utf-8"))
-    if judged["labels"]["sha256"] != label_hash:
+    if results:
+        attempt = read_manifest(out)["config"]["certify"].get("attempt", 1)
         raise ConfigError(
-            f"{path} was made from other labels. Changing labels until something is certified "
-            "voids the guarantee; if they were mistaken, --overwrite judges the new ones."
+            f"{results[0]} says what the labels of this draw gave, and --overwrite would delete "
+            "it: draws until one passes are right less often than any one of them. Give another "
+            f"--out, and --attempt {attempt + 1} if it is for the same purpose."
         )
+
+
+def answers_sha256(harmful: Mapping[str, bool]) -> str:
+    """Identify answers by what they say, whatever file they stood in."""
+    pairs = sorted(harmful.items())
+    return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
+
+
+def refuse_second_labels(results: Sequence[Path], answers_hash: str) -> None:
+    """Refuse to judge other answers than those of an earlier result of this draw.
+
+    Raises:
+        ConfigError: One of `results` was made from other answers.
+    """
+    for path in results:
+        judged = json.loads(path.read_text(encoding="utf-8"))
+        if judged["labels"].get("answers_sha256") != answers_hash:
+            raise ConfigError(
+                f"{path} was made from other labels. Changing labels until something is certified "
+                "voids the guarantee; if they were mistaken, --overwrite judges the new ones and "
+                "says that it did."
+            )
 
 
 def read_answers(
@@ -82,8 +109,9 @@ def read_answers(
         unsure: "harmful" counts null as harmful, else it is refused.
 
     Raises:
-        MismatchError: Drawn rows are missing, or others are there.
-        DataError: A line is bad, or a label is neither true nor false.
+        MismatchError: Drawn rows are missing, others are there, or a line's conversation is not
+            that of its row.
+        DataError: A line is bad, no row has an answer, or one is neither true nor false.
     """
     lines = list(read_lines(path))
     named = [line.identifier("id") for line in lines]
@@ -101,8 +129,12 @@ def read_answers(
             f"{len(extra):,} labelled rows in {path} were not drawn: {name_some(extra)}. Rows "
             "chosen in another way are no uniform draw: give the labels of the drawn rows alone."
         )
+    for row_id, line in given.items():
+        _refuse_other_row(row_id, line)
     answers = {row_id: given[row_id].fields.get("harmful") for row_id in drawn}
     open_rows = [row_id for row_id, answer in answers.items() if answer is None]
+    if len(open_rows) == len(drawn):
+        raise DataError(f"no row in {path} has an answer: set harmful to true or false in each.")
     if open_rows and unsure != "harmful":
         raise DataError(
             f"{len(open_rows):,} of {len(drawn):,} rows in {path} have no answer: "
@@ -116,3 +148,19 @@ def read_answers(
         shown = visible(repr(odd[0].fields["harmful"])[:60])
         raise DataError(f"{odd[0].where}: 'harmful' is {shown}. Write true or false.")
     return {row_id: answer is not False for row_id, answer in answers.items()}, len(open_rows)
+
+
+def _refuse_other_row(row_id: str, line: Line) -> None:
+    """Compare the conversation of a line, where it has one, with the row that its id names."""
+    found = line.fields.get("messages")
+    if found is None:
+        return
+    try:
+        content = content_hash([Message(turn["role"], turn["content"]) for turn in found])
+    except (TypeError, KeyError, ValueError):
+        content = None
+    if content != content_of(row_id):
+        raise MismatchError(
+            f"{line.where}: the conversation is not that of row {row_id}, so the answer may be "
+            "another row's, too. Take to_label.jsonl as it was written and fill in harmful alone."
+        )

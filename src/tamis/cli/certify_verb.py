@@ -24,7 +24,11 @@ def certify(
     alpha: Annotated[float | None, typer.Option("--alpha", help="Largest harmful share of the kept "
                                                 "rows; 0.1 if unset.")] = None,
     delta: Annotated[float | None, typer.Option("--delta", help="Largest probability of a wrong "
-                                                "certificate; 0.1 if unset.")] = None,
+                                                "certificate, over all attempts; 0.1 if "
+                                                "unset.")] = None,
+    attempt: Annotated[int | None, typer.Option("--attempt", help="1, if unset, for the first draw "
+                                                "for this purpose, 2 after a refusal, ...: the "
+                                                "k-th may spend delta / 2^k.")] = None,
     n_labels: Annotated[int | None, typer.Option("--n-labels", help="Rows to label; 400 if "
                                                  "unset.")] = None,
     unsure: Annotated[str | None, typer.Option("--unsure", help="Rows left null: fail (if unset), "
@@ -35,19 +39,14 @@ def certify(
     overwrite: Overwrite = False, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Draw rows to label; then, with --labels, a threshold with a guarantee, or a refusal."""
-    from tamis.cli.certify import (
-        CertifySettings,
-        certified_lines,
-        certify_labels,
-        draw_rows,
-        drawn_lines,
-    )
+    from tamis.cli.certify import CertifySettings, certify_labels, draw_rows, drawn_lines
+    from tamis.cli.certify_results import certified_lines
     from tamis.cli.config import read_settings
     from tamis.cli.progress import ProgressReport
     from tamis.cli.stages import Common
 
-    given = flags(certify__alpha=alpha, certify__delta=delta, certify__n_labels=n_labels,
-                   data__on_bad_row=on_bad_row)  # fmt: skip
+    given = flags(certify__alpha=alpha, certify__delta=delta, certify__attempt=attempt,
+                   certify__n_labels=n_labels, data__on_bad_row=on_bad_row)  # fmt: skip
     settings = read_settings(CertifySettings, config, sets or [], given)
     if labels is None:
         if unsure is not None:

@@ -131,6 +131,10 @@ def select(
         "--trusted-scores", help="Folder of `tamis score` of harmless rows by the same ranking, "
         "for false_positive_rate."
     )] = None,
+    certificate: Annotated[Path | None, typer.Option(
+        "--certificate", help="Folder in which `tamis certify` certified a threshold, or its "
+        "certificate.json: select by it, for the very ranking that was certified."
+    )] = None,
     unscored: Annotated[str | None, typer.Option("--unscored", help="drop, keep or fail.")] = None,
     subset: Annotated[bool, typer.Option("--subset", help="Allow scores of absent rows.")] = False,
     rows: Rows = None, config: Config = None, sets: Sets = None, on_bad_row: OnBadRow = None,
@@ -138,17 +142,20 @@ def select(
 ) -> None:  # fmt: skip
     """Keep the best-scored rows, with a reason for every dropped one."""
     from tamis.cli.config import SelectSettings, read_settings
+    from tamis.cli.select_certified import certified_flags
     from tamis.cli.stages import run_select
 
     given = flags(select__ratio=ratio, select__count=count, select__threshold=threshold,
                    select__rule=rule, select__unscored=unscored,
                    data__on_bad_row=on_bad_row)  # fmt: skip
     given.setdefault("select", {})  # so that a missing rule is refused by its names
+    if certificate is not None:
+        given["select"] = certified_flags(certificate, given["select"])
     settings = read_settings(SelectSettings, config, sets or [], given)
     with _common(out, seed, None, None, overwrite) as common:
         manifest = run_select(
             settings, common, scores_path=scores, data=data, rows=rows, subset=subset,
-            labels=labels, trusted_scores=trusted_scores,
+            labels=labels, trusted_scores=trusted_scores, certificate=certificate,
         )  # fmt: skip
     _show(manifest, out, as_json)
 

@@ -16,6 +16,7 @@ import numpy as np
 from tamis.cli.config import RankSettings, SelectSettings
 from tamis.cli.measure import measure, measured_with, write_ends
 from tamis.cli.progress import ProgressReport
+from tamis.cli.select_certified import certificate_file, read_certificate
 from tamis.cli.select_known import known_rows
 from tamis.data.example import Examples
 from tamis.data.load import DataConfig, load_examples
@@ -211,7 +212,7 @@ def data_facts(examples: Examples) -> dict[str, Any]:
 def run_select(
     settings: SelectSettings, common: Common, *, scores_path: Path, data: str,
     rows: Path | None = None, subset: bool = False, labels: Path | None = None,
-    trusted_scores: Path | None = None,
+    trusted_scores: Path | None = None, certificate: Path | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """`tamis select`: kept.jsonl, dropped.jsonl, selection.parquet, manifest.json."""
     from tamis.methods.scores import SCORES_FILE, Scores
@@ -219,14 +220,17 @@ def run_select(
 
     rule = settings.select
     file = scores_path / SCORES_FILE if scores_path.is_dir() else scores_path
+    certificate = certificate and certificate_file(certificate)
+    certified = certificate and read_certificate(certificate)
+    if certified:
+        certified.refuse_other(rule, file)
     scores = Scores.read(file)
     if rule.readout is not None:
         scores = scores.with_readout(rule.readout)
     config = stage_config(common, settings, subset=subset)
     trusted_file = trusted_scores and trusted_scores / SCORES_FILE
-    inputs = stage_inputs(
-        scores=file, data=data, rows=rows, labels=labels, trusted_scores=trusted_file
-    )
+    inputs = stage_inputs(scores=file, data=data, rows=rows, labels=labels,
+                          trusted_scores=trusted_file, certificate=certificate)  # fmt: skip
     with Stage(
         common.out, "select", config, inputs, seed=common.seed, overwrite=common.overwrite
     ) as stage:
@@ -239,15 +243,14 @@ def run_select(
         )
         selection = select(scores, **rule.model_dump(exclude={"readout"}), **known,
                            seed=common.seed)  # fmt: skip
+        details = certified.details(certificate, selection) if certified and certificate else {}
         _write_selection(stage.folder, examples, scores, selection)
         reasons: dict[str, int] = {}
         for reason in selection.dropped.values():
             reasons[reason] = reasons.get(reason, 0) + 1
-        found = selection.found
-        details = {} if found is None else {
-            "rule": found.rule, "threshold": found.threshold, **found.details,
-            "notes": [*found.notes, *notes],
-        }  # fmt: skip
+        if (found := selection.found) is not None:
+            details = {"rule": found.rule, "threshold": found.threshold, **found.details,
+                       "notes": [*found.notes, *notes]}  # fmt: skip
         return stage.finish(
             n_rows=len(examples),
             n_kept=int(selection.kept.sum()),

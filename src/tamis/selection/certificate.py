@@ -14,7 +14,10 @@ walk must pass the first such threshold, which happens with a probability of at 
 
     P(a threshold is certified and more than alpha of what it keeps is harmful) <= delta.
 
-It holds for any score, good or bad, that was fixed before the labels; a bad one is refused.
+It holds for any score, good or bad, that was fixed before the labels; a bad one is refused. And it
+holds for one draw: of several, made until one passes, some certificate is wrong with a probability
+of at most the sum of their deltas. So the k-th draw for one purpose takes delta / 2^k, which sums
+to at most delta over all of them, however many there will be.
 
 Sources: Angelopoulos, Bates, Candès, Jordan, Lei 2021, "Learn then Test", arXiv:2110.01052 (fixed
 sequence testing); Haroon and Fleming 2026, "Clean Data, Unsafe Model", for this use of it.
@@ -36,8 +39,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from tamis.errors import ConfigError, MismatchError
 from tamis.methods import settings_error
 from tamis.selection.finite_population import labels_needed, p_values, upper_bound
+from tamis.selection.labelled_rows import labelled_rows
 from tamis.selection.select import count_for_ratio
 
+_AGAIN = (
+    "Whatever is changed, draw anew as the next attempt, at half of this draw's delta (`tamis "
+    "certify --attempt` counts them): draws until one passes err with the sum of their deltas."
+)
 KEPT_SHARES = tuple(round(0.15 + 0.05 * i, 2) for i in range(18))  # 0.15 to 1
 
 
@@ -51,7 +59,10 @@ class CertifyConfig(BaseModel):
     alpha: float = Field(0.1, gt=0, lt=1)
     """Largest harmful share of the kept rows."""
     delta: float = Field(0.1, gt=0, lt=1)
-    """Largest probability of a certificate that is wrong."""
+    """Largest probability that any attempt's certificate is wrong, all attempts together."""
+    attempt: int = Field(1, ge=1, le=50)
+    """1 for the first draw of rows for this purpose, 2 after a refusal, and so on, whatever was
+    changed in between (alpha, ranking, seed). The k-th is tested at delta / 2^k."""
     kept_shares: tuple[float, ...] = KEPT_SHARES
     """Shares of the scored rows to try, rising, in (0, 1]; the walk stops at the first failure."""
     readout: str | None = None
@@ -63,6 +74,16 @@ class CertifyConfig(BaseModel):
         if len(shares) == 1 or shares[-1] > 1 or not np.all(np.diff(shares) > 0):
             raise ValueError("kept_shares must rise from above 0 to at most 1")
         return self
+
+    @property
+    def draw_delta(self) -> float:
+        """Largest probability that this attempt's certificate is wrong."""
+        return attempt_delta(self.delta, self.attempt)
+
+
+def attempt_delta(delta: float, attempt: int) -> float:
+    """Return the part of delta that the k-th draw may spend: delta / 2^k, k from 1."""
+    return float(delta / 2**attempt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +113,7 @@ class Walk:
         steps: From the smallest kept set outwards; all passed but perhaps the last.
         certified: The last that passed; None is a refusal.
         alpha: Largest harmful share of the kept rows.
-        delta: Largest probability of a wrong certificate.
+        delta: Largest probability of a wrong certificate, of this draw.
         n_scored: Rows with a score.
         n_unscored: Rows without one: never kept, and nothing is said about them.
         n_labelled: Labelled rows with a score.
@@ -141,21 +162,23 @@ class Walk:
             f"no threshold is certified: of the {first.n_kept:,} best-scored rows "
             f"{first.n_labelled:,} have a label and {first.n_harmful:,} of those are harmful. That "
             f"leaves up to {self.upper_bounds()[0]:.1%} possible, and alpha is {self.alpha:g} "
-            f"(p = {first.p_value:.3g}, delta = {self.delta:g}). "
+            f"(p = {first.p_value:.3g}, delta of this draw = {self.delta:g}). "
         )
         share = first.n_harmful / first.n_labelled if first.n_labelled else None
         if share is not None and share >= self.alpha:
             return found + (
                 "More labels would not help if that is the true share. Rank with a method that "
-                "puts fewer harmful rows on top, or accept a larger alpha; then draw anew."
+                f"puts fewer harmful rows on top, or accept a larger alpha. {_AGAIN}"
             )
-        needed = labels_needed(first.n_kept, self.n_scored, share or 0.0, self.alpha, self.delta)
+        left = attempt_delta(self.delta, 1)
+        needed = labels_needed(first.n_kept, self.n_scored, share or 0.0, self.alpha, left)
         if needed is None:
-            return found + "Even labels of every row would not do: raise alpha, then draw anew."
+            return found + f"Even labels of every row would not do: raise alpha. {_AGAIN}"
+        supposed = f"{share:.1%} of them are" if share else "none of them is"
         return found + (
-            f"If {share or 0:.1%} of them are harmful, about {needed:,} labels (here: "
-            f"{self.n_labelled:,}) would do in most draws. Draw anew with that many, or with a "
-            "larger alpha, delta or first share of kept_shares."
+            f"If {supposed} harmful, about {needed:,} labels (here: {self.n_labelled:,}) would do "
+            "in 6 to 9 of 10 further draws. Take that many, or a larger alpha, delta or first "
+            f"share of kept_shares. {_AGAIN}"
         )
 
 
@@ -171,7 +194,8 @@ def certify(
             scored rows, independent of scores and content. Labels of unscored rows do not count.
         harmful: Whether each of them is harmful, bool [n].
         alpha: Largest harmful share of the kept rows, in (0, 1).
-        delta: Largest probability of a wrong certificate, in (0, 1).
+        delta: Largest probability of a wrong certificate, of this draw, in (0, 1); of the k-th draw
+            for one purpose give `attempt_delta(delta, k)`.
         kept_shares: Shares of the scored rows to keep, rising, in (0, 1]; fixed before the labels.
             Shares that ties make the same are tried once.
 
@@ -179,25 +203,18 @@ def certify(
         The steps and the certified one; `require()` turns a refusal into an error.
 
     Raises:
-        ConfigError: A setting is out of range, no row has a score, a position repeats or is none,
-            or lengths differ.
+        ConfigError: A setting is out of range, no row has a score, a label is no bool, a position
+            repeats or is none, or lengths differ.
     """
     try:
         CertifyConfig(alpha=alpha, delta=delta, kept_shares=tuple(kept_shares))
     except ValidationError as error:
         raise settings_error("certify", error) from error
     values = np.asarray(values, dtype=np.float64)
-    positions = np.asarray(labelled, dtype=np.int64)
-    harm = np.asarray(harmful, dtype=bool)
+    positions, harm = labelled_rows(labelled, harmful, len(values))
     scored = -np.sort(-values[~np.isnan(values)])
     if not len(scored):
         raise ConfigError(f"none of the {len(values):,} rows has a score: nothing can be kept.")
-    if len(harm) != len(positions):
-        raise ConfigError(f"{len(positions):,} labelled rows but {len(harm):,} labels.")
-    if len(np.unique(positions)) < len(positions):
-        raise ConfigError("a row is labelled twice: the draw is without replacement.")
-    if len(positions) and not 0 <= positions.min() <= positions.max() < len(values):
-        raise ConfigError(f"a labelled position is not one of the {len(values):,} rows.")
     wanted = np.array([count_for_ratio(share, len(scored)) for share in kept_shares])
     thresholds = -np.unique(-scored[wanted - 1])  # highest first; ties make some the same
     seen, bad = values[positions], values[positions[harm]]
@@ -205,7 +222,7 @@ def certify(
     n_labelled = (seen >= thresholds[:, None]).sum(axis=1)
     n_harmful = (bad >= thresholds[:, None]).sum(axis=1)
     found = p_values(n_kept, n_labelled, n_harmful, alpha)
-    failed = np.flatnonzero(found > delta)
+    failed = np.flatnonzero(~(found <= delta))  # what is no number has not passed
     n_passed = int(failed[0]) if len(failed) else len(found)
     steps = tuple(
         Step(
@@ -261,7 +278,7 @@ def certify_strata(
     total = math.fsum(budget.delta for budget in budgets.values())
     if total > delta * (1 + 1e-9):
         raise ConfigError(f"the strata's deltas sum to {total:g}, more than delta={delta:g}.")
-    positions, harm = np.asarray(labelled, dtype=np.int64), np.asarray(harmful, dtype=bool)
+    positions, harm = labelled_rows(labelled, harmful, len(names))
     walks = {}
     for name, budget in budgets.items():
         inside = np.flatnonzero(names == name)

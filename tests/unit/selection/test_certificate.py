@@ -14,6 +14,7 @@ from tamis.selection.certificate import (
     Budget,
     CertifyConfig,
     Walk,
+    attempt_delta,
     certify,
     certify_strata,
 )
@@ -189,9 +190,28 @@ def test_a_refusal_says_how_many_labels_would_do() -> None:
     """30 clean labels in all leave more than alpha possible; with none harmful more would do."""
     walk = certify(VALUES, range(0, 1000, 33), [False] * 31)
     with pytest.raises(
-        ConfigError, match=r"0 of those are harmful.*about 1\d\d labels \(here: 31\)"
+        ConfigError,
+        match=r"0 of those are harmful.*none of them is harmful, about 1\d\d labels \(here: 31\)",
     ):
         walk.require()
+
+
+def test_a_refusal_without_a_label_on_top_supposes_no_share() -> None:
+    """Nothing is known of them: not that 0.0% are harmful."""
+    walk = certify(VALUES, [500, 900], [False, True])
+    with pytest.raises(ConfigError, match=r"0 have a label.*If none of them is harmful, about"):
+        walk.require()
+
+
+def test_every_refusal_says_what_another_draw_costs() -> None:
+    """Whether labels, the ranking or alpha is to change: at half of this draw's delta."""
+    for walk in (
+        certify(VALUES, range(0, 1000, 33), [False] * 31),
+        certify(VALUES, range(0, 1000, 4), [i % 8 == 0 for i in range(0, 1000, 4)]),
+        certify(VALUES[:127], range(11), [True, *[False] * 10]),  # of 19 rows 2 would be harmful
+    ):
+        with pytest.raises(ConfigError, match=r"the next attempt, at half of this draw's delta"):
+            walk.require()
 
 
 def test_a_refusal_for_a_bad_ranking_asks_for_another() -> None:
@@ -223,6 +243,13 @@ def test_what_is_written_holds_the_walk_and_its_bounds() -> None:
         ({"labelled": [1, 1], "harmful": [False, False]}, "labelled twice"),
         ({"labelled": [1000], "harmful": [False]}, "not one of the 1,000 rows"),
         ({"labelled": [-1], "harmful": [False]}, "not one of the 1,000 rows"),
+        ({"labelled": [0.5, 1.7], "harmful": [False] * 2}, "position 0.5 is no whole number"),
+        ({"labelled": [True, False], "harmful": [False] * 2}, "position True is no whole number"),
+        ({"labelled": [2, True], "harmful": [False] * 2}, "position True is no whole number"),
+        ({"harmful": [None]}, "label 0 is None, neither True nor False"),
+        ({"harmful": [float("nan")]}, "label 0 is nan, neither True nor False"),
+        ({"harmful": ["false"]}, "label 0 is 'false', neither True nor False"),
+        ({"harmful": np.array([0])}, "label 0 is 0, neither True nor False"),
         ({"labelled": [1], "harmful": []}, "1 labelled rows but 0 labels"),
         ({"values": np.full(3, np.nan), "labelled": [], "harmful": []}, "none of the 3 rows"),
     ],
@@ -232,6 +259,45 @@ def test_what_cannot_be_certified_is_refused(options: dict[str, Any], said: str)
     given = {"values": VALUES, "labelled": [0], "harmful": [False], **options}
     with pytest.raises(ConfigError, match=said):
         certify(given.pop("values"), given.pop("labelled"), given.pop("harmful"), **given)
+
+
+@pytest.mark.parametrize("labels", [[np.True_, False], np.array([True, False], dtype=object)])
+def test_bools_of_any_container_are_labels(labels: Any) -> None:
+    """Of Python, of numpy, and in an array of objects as a table's column gives it."""
+    assert certify(VALUES, np.array([4, 9], dtype=np.uint16), labels).n_harmful == 1
+
+
+def test_labels_of_strata_are_checked_alike() -> None:
+    """A row without an answer is harmless in none of them."""
+    with pytest.raises(ConfigError, match="label 1 is None"):
+        certify_strata(VALUES[:4], ["a"] * 4, [0, 1], [False, None], {"a": Budget(0.1, 0.1)},
+                       delta=0.1)  # fmt: skip
+
+
+def test_an_alpha_that_rounds_to_one_certifies_nothing_by_itself() -> None:
+    """Ten harmful labels of ten, of 1,000 rows: that all of them are harmful is not ruled out."""
+    walk = certify(VALUES, range(10), [True] * 10, alpha=1 - 1e-12, delta=1e-6)
+    assert (walk.certified, walk.steps[0].p_value) == (None, 1.0)
+
+
+def test_attempts_together_err_no_more_than_one_may() -> None:
+    """Up to four draws until one passes: with delta / 2^k at most 72 of 500 users are misled.
+
+    With all of delta for each it would be 21% of them, for every such draw errs in 5.7%.
+    """
+    harmful = pool((1000, 0.107))
+    assert sum(attempt_delta(DELTA, k) for k in range(1, 60)) == pytest.approx(DELTA, rel=1e-12)
+    shared = whole = 0
+    for seed in range(N_DRAWS):
+        rng = np.random.default_rng([seed, 1])
+        draws = [rng.choice(1000, N_LABELS, replace=False) for _ in range(4)]
+        inside = [drawn[drawn < 150] for drawn in draws]
+        found = p_values(150, [len(top) for top in inside], [harmful[top].sum() for top in inside],
+                         ALPHA)  # fmt: skip
+        shared += any(p <= attempt_delta(DELTA, k) for k, p in enumerate(found, 1))
+        whole += any(found <= DELTA)
+    assert shared <= MOST_FALSE
+    assert whole > MOST_FALSE
 
 
 def test_the_first_share_is_15_percent_and_the_last_everything() -> None:
