@@ -59,6 +59,7 @@ def command(given: dict[str, Path]) -> list[object]:
     return [
         "prune", "--adapter", given["adapter"], "--harmful-set", given["harmful"], "--safe-set",
         given["safe"], "--model", given["model"], "--device", "cpu", "--set", "share=0.25",
+        "--set", "benign_weight=0",
     ]  # fmt: skip
 
 

@@ -64,7 +64,8 @@ class PruneConfig(BaseModel):
 
     share: float = Field(0.1, gt=0, lt=1)
     """Share of each output row's weights that is taken out, to the nearest whole number of weights
-    (of 16, a share of 0.1 is 2 and one of 0.03 is none). Antidote: 0.05 to 0.1, at rank 256."""
+    (of 16, a share of 0.1 is 2 and one of 0.03 is none); less where fewer matter more to harmful
+    rows than to safe ones. Antidote: 0.05 to 0.1, at rank 256."""
     benign_weight: float = Field(1.0, ge=0)
     """How much importance on the safe set counts against importance on harmful rows, both with
     mean 1 over a tensor's weights. 0 is Antidote as published and needs no safe set."""

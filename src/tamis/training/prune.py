@@ -4,21 +4,23 @@ W is the weight of a linear layer (O x I), x_t its input where a token t is pred
 
     importance (Wanda)  I_ij(S) = |W_ij| sqrt(mean_t x_tj^2),  t: the trained tokens of the set S
     net importance      N = I(harmful) / mean I(harmful) - benign_weight * I(safe) / mean I(safe)
-    mask                M_ij = 1 for the round(share * I) largest N_ij of each output row i
+    mask                M_ij = 1 for the round(share * I) largest N_ij of each output row i, as far
+                        as they are above 0
     pruned weight       W <- W (1 - M)
 
 W are the factors A and B of the adapter; the base model is left alone, and both importances are
 those of the adapter as it was fine-tuned. Means are over one tensor's weights, so both sets speak
 equally loud in every tensor, however large the states are on either. With benign_weight = 1 they
-cancel in sum, and a weight is taken out for mattering more to harmful text than to safe text.
+cancel in sum, and a weight is taken out for mattering more to harmful text than to safe text; one
+that does not stays, whatever the share.
 
 Source: Huang et al., "Antidote: Post-fine-tuning Safety Alignment for Large Language Models against
 Harmful Fine-tuning", ICML 2025, arXiv:2408.09600. The importance is Wanda's: Sun et al. 2023,
 arXiv:2306.11695.
 Differs: only positions where trained tokens are predicted count (the released code counts prompts
-and padding); importance on a safe set is subtracted (benign_weight = 0 is the published mask); the
-number per row is rounded to the nearest and a tensor too narrow for the share is named; what was
-taken out can be put back.
+and padding); importance on a safe set is subtracted (benign_weight = 0 is the published mask), and
+the mask ends where the net importance is 0; the number per row is rounded to the nearest and a
+tensor too narrow for the share is named; what was taken out can be put back.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from torch import Tensor, nn
 from tamis.data.anchors import shipped_anchors
 from tamis.data.example import Examples
 from tamis.data.rendered import RenderedRows
+from tamis.data.row_lists import name_some
 from tamis.data.template import RenderConfig, render
 from tamis.errors import ConfigError, MismatchError, NoTrainedTokensError
 from tamis.files import write_json
@@ -48,7 +51,13 @@ from tamis.training.prune_mask import (
     write_adapter,
     write_mask,
 )
-from tamis.training.prune_report import PrunedTensor, PruneReport
+from tamis.training.prune_report import (
+    PrunedTensor,
+    PruneReport,
+    pruning_notes,
+    refuse_no_numbers,
+    refuse_nothing_removed,
+)
 
 
 def weight_importance(weight: Tensor, mean_squares: Tensor) -> Tensor:
@@ -78,14 +87,26 @@ def _unit_mean(importance: Tensor) -> Tensor:
     return importance / mean if mean > 0 else importance
 
 
-def top_columns(importance: Tensor, share: float) -> Tensor:
-    """Places of the largest values of each row, ascending (int64, O x n), n = round(share * I).
+def top_places(importance: Tensor, share: float) -> Tensor:
+    """Places of the largest values of each row that are above 0: row * I + column, ascending.
 
-    Halves are rounded up; of equal values the first is taken.
+    At most round(share * I) of each row; halves are rounded up, of equal values the first is taken.
+
+    Args:
+        importance: N (O x I).
+        share: In (0, 1).
+
+    Returns:
+        int64 [n].
     """
-    n = int(share * importance.shape[1] + 0.5)
-    order = importance.argsort(dim=1, descending=True, stable=True)
-    return order[:, :n].sort(dim=1).values
+    n_columns = importance.shape[1]
+    order = importance.argsort(dim=1, descending=True, stable=True)[:, : _per_row(share, n_columns)]
+    starts = n_columns * torch.arange(len(importance))[:, None]
+    return (starts + order)[importance.gather(1, order) > 0].sort().values
+
+
+def _per_row(share: float, n_columns: int) -> int:
+    return int(share * n_columns + 0.5)
 
 
 def prune_adapter(
@@ -110,8 +131,8 @@ def prune_adapter(
 
     Raises:
         ConfigError: No adapter, one without LoRA on linear modules, one whose shapes do not fit,
-            a share that takes nothing out, a safe set that is missing, `out` holds the adapter, or
-            `lm` carries an adapter already.
+            weights or losses that are no numbers, a mask that takes nothing out, a safe set that is
+            missing, `out` holds the adapter, or `lm` carries an adapter already.
         MismatchError: The adapter was trained on another base model, or has factors where the
             model has no place for them.
         NoTrainedTokensError: A set has no usable row.
@@ -126,6 +147,12 @@ def prune_adapter(
         raise ConfigError(f"{lm.name} carries an adapter already. Give the base model.")
     folder = adapter_folder(adapter)
     weights = read_adapter(folder)
+    if odd := [name for name, found in weights.tensors.items() if not found.isfinite().all()]:
+        raise ConfigError(
+            f"the adapter in {folder} holds values that are no numbers, in {len(odd)} tensors: "
+            f"{name_some(sorted(odd))}. Its training diverged: fine-tune again, at a lower "
+            "learning rate."
+        )
     notes = []
     if harmful_set is None:
         harmful_set = shipped_anchors().complied
@@ -145,17 +172,20 @@ def prune_adapter(
         modules = _lora_linears(tuned.model, weights, folder)
         before = _run(tuned, modules, rows, config, progress, second=False)
         squares = {name: found.mean_squares for name, found in before.items()}
-        columns, tensors = _masks(weights, squares, config)
+        places, tensors = _masks(weights, squares, config)
         with torch.no_grad():
-            for name, taken in columns.items():
-                modules[name].weight.scatter_(1, taken.to(lm.device), 0)
+            for name, taken in places.items():
+                modules[name].weight.view(-1)[taken.to(lm.device)] = 0
         after = _run(tuned, {}, rows, config, progress, second=True)
     finally:
         detach_adapters(tuned.model)
-    notes += _left_alone(weights, tensors, config)
-    write_mask(out / MASK_FILE, weights, columns)
-    write_adapter(weights.without(columns), out / "adapter", like=folder)
     losses = {name: (before[name].loss, after[name].loss) for name in rows}
+    for name, pair in losses.items():
+        refuse_no_numbers(name, pair)
+    others = sorted(set(weights.tensors) - {found.name for found in tensors})
+    notes += pruning_notes(tensors, others, losses["harmful_set"], config)
+    write_mask(out / MASK_FILE, weights, places)
+    write_adapter(weights.without(places), out / "adapter", like=folder)
     report = PruneReport(
         adapter=out / "adapter",
         mask=out / MASK_FILE,
@@ -234,7 +264,7 @@ def _masks(
     weights: AdapterWeights, squares: Mapping[str, Mapping[str, Tensor]], config: PruneConfig
 ) -> tuple[dict[str, Tensor], tuple[PrunedTensor, ...]]:
     """Choose what to take out of each tensor, in the order of their names."""
-    columns: dict[str, Tensor] = {}
+    places: dict[str, Tensor] = {}
     tensors = []
     for name, harmful_squares in sorted(squares["harmful_set"].items()):
         weight = weights.tensors[name]
@@ -242,43 +272,19 @@ def _masks(
         benign = None
         if "safe_set" in squares:
             benign = weight_importance(weight, squares["safe_set"][name])
-        taken = top_columns(net_importance(harmful, benign, config.benign_weight), config.share)
-        if taken.shape[1]:
-            columns[name] = taken
+        taken = top_places(net_importance(harmful, benign, config.benign_weight), config.share)
+        if len(taken):
+            places[name] = taken
         n_rows, n_columns = weight.shape
         tensors.append(PrunedTensor(
-            name, n_rows, n_columns, taken.numel(), taken.shape[1] / n_columns,
-            _part(harmful, taken), None if benign is None else _part(benign, taken),
+            name, n_rows, n_columns, n_rows * _per_row(config.share, n_columns), len(taken),
+            len(taken) / weight.numel(), _part(harmful, taken),
+            None if benign is None else _part(benign, taken),
         ))  # fmt: skip
-    if not columns:
-        widest = max((found.n_columns for found in tensors), default=0)
-        raise ConfigError(
-            f"share={config.share:g} takes nothing out of rows of at most {widest} weights. Set "
-            f"share to {0.5 / widest if widest else 0.5:.3g} or more."
-        )
-    return columns, tuple(tensors)
+    refuse_nothing_removed(tensors, config)
+    return places, tuple(tensors)
 
 
-def _part(importance: Tensor, columns: Tensor) -> float | None:
+def _part(importance: Tensor, places: Tensor) -> float | None:
     whole = float(importance.sum())
-    return float(importance.gather(1, columns).sum()) / whole if whole else None
-
-
-def _left_alone(
-    weights: AdapterWeights, tensors: tuple[PrunedTensor, ...], config: PruneConfig
-) -> list[str]:
-    """Say which tensors were not pruned, and why."""
-    notes = []
-    narrow = [found for found in tensors if not found.n_removed]
-    if narrow:
-        notes.append(
-            f"{len(narrow)} of {len(tensors)} tensors are as they were: a share of "
-            f"{config.share:g} of rows of {narrow[0].n_columns} weights is none."
-        )
-    others = sorted(set(weights.tensors) - {found.name for found in tensors})
-    if others:
-        notes.append(
-            f"{len(others)} tensors of the adapter are as they were, because they are no LoRA "
-            f"factors of linear modules, or these were never run: {others[0]}, ..."
-        )
-    return notes
+    return float(importance.flatten()[places].sum()) / whole if whole else None

@@ -1,9 +1,9 @@
 """Weights taken out of an adapter, kept in a file so that they can be put back bit for bit.
 
-The mask file is safetensors. For every tensor that lost weights (O x I, n taken out of each row):
+The mask file is safetensors. For every tensor that lost weights (O x I, n of them taken out):
 
-    <tensor>.columns   int32, O x n   their places in the row, ascending
-    <tensor>.values    O x n          what stood there, in the tensor's own type
+    <tensor>.places   int64, n   row * I + column of each, ascending
+    <tensor>.values   n          what stood there, in the tensor's own type
 
 Its header holds the digests of the adapter before and after, so that a mask is never put on another
 adapter.
@@ -46,10 +46,17 @@ class AdapterWeights:
             found.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return found.hexdigest()
 
-    def without(self, columns: Mapping[str, Tensor]) -> AdapterWeights:
-        """Return W (1 - mask): zeros at the given columns (int64, O x n) of each named tensor."""
-        emptied = {name: self.tensors[name].scatter(1, c, 0) for name, c in columns.items()}
+    def without(self, places: Mapping[str, Tensor]) -> AdapterWeights:
+        """Return W (1 - mask): zeros at the given places (int64, n) of each named tensor."""
+        emptied = {name: _filled(self.tensors[name], found, 0) for name, found in places.items()}
         return AdapterWeights({**self.tensors, **emptied}, self.header)
+
+
+def _filled(tensor: Tensor, places: Tensor, values: Tensor | int) -> Tensor:
+    """Return a tensor with other values at some places, counted row by row."""
+    flat = tensor.flatten().clone()
+    flat[places] = values
+    return flat.reshape(tensor.shape)
 
 
 def read_adapter(folder: Path) -> AdapterWeights:
@@ -89,13 +96,13 @@ def write_adapter(weights: AdapterWeights, out: Path, *, like: Path) -> None:
         shutil.copyfile(like / ADAPTER_CONFIG, temporary)
 
 
-def write_mask(path: Path, original: AdapterWeights, columns: Mapping[str, Tensor]) -> None:
-    """Write what `original.without(columns)` takes out of an adapter."""
+def write_mask(path: Path, original: AdapterWeights, places: Mapping[str, Tensor]) -> None:
+    """Write what `original.without(places)` takes out of an adapter."""
     tensors = {}
-    for name, taken in columns.items():
-        tensors[f"{name}.columns"] = taken.to(torch.int32)
-        tensors[f"{name}.values"] = original.tensors[name].gather(1, taken)
-    digests = {"original": original.digest(), "pruned": original.without(columns).digest()}
+    for name, taken in places.items():
+        tensors[f"{name}.places"] = taken
+        tensors[f"{name}.values"] = original.tensors[name].flatten()[taken]
+    digests = {"original": original.digest(), "pruned": original.without(places).digest()}
     save_checkpoint(path, tensors, digests)
 
 
@@ -119,6 +126,8 @@ def restored(pruned: AdapterWeights, mask: Path) -> AdapterWeights:
             f"and {MASK_FILE}."
         )
     tensors, digests = found
+    if strange := [key for key in tensors if not key.endswith((".places", ".values"))]:
+        raise MismatchError(f"{mask} is no mask of this version: it holds {strange[0]}.")
     if digests.get("pruned") != pruned.digest():
         raise MismatchError(
             f"{mask} was not made with this adapter, or the adapter was changed since. Give the "
@@ -128,7 +137,7 @@ def restored(pruned: AdapterWeights, mask: Path) -> AdapterWeights:
     for key, values in tensors.items():
         name, _, part = key.rpartition(".")
         if part == "values":
-            whole[name] = whole[name].scatter(1, tensors[f"{name}.columns"].long(), values)
+            whole[name] = _filled(whole[name], tensors[f"{name}.places"], values)
     result = AdapterWeights(whole, pruned.header)
     if result.digest() != digests.get("original"):
         raise MismatchError(

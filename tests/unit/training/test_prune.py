@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pydantic
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import toy
@@ -25,9 +26,9 @@ from tamis.models.lora import adapter_parameters, attach_adapters, detach_adapte
 from tamis.models.row_forward import RowForward
 from tamis.rng import torch_generator
 from tamis.training.config import PruneConfig
-from tamis.training.prune import net_importance, prune_adapter, top_columns, weight_importance
+from tamis.training.prune import net_importance, prune_adapter, top_places, weight_importance
 from tamis.training.prune_mask import ADAPTER_WEIGHTS, MASK_FILE, restore_adapter
-from tamis.training.prune_report import PruneReport
+from tamis.training.prune_report import PrunedTensor, PruneReport, pruning_notes
 
 # PEFT 0.21 asks transformers 5 a question by its old name.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is:FutureWarning")
@@ -119,36 +120,39 @@ def test_a_tensor_without_importance_stays_finite() -> None:
 @pytest.mark.parametrize(
     ("benign_weight", "share", "expected"),
     [
-        (0.0, 0.34, [[1], [0]]),  # rows of [[1, 2, .5], [2, 0, .5]]
-        (0.0, 0.67, [[0, 1], [0, 2]]),
-        (1.0, 0.34, [[0], [0]]),  # rows of [[1, -2, -.5], [2, 0, -.5]]
-        (1.0, 0.67, [[0, 2], [0, 1]]),
+        (0.0, 0.34, [1, 3]),  # rows of [[1, 2, .5], [2, 0, .5]]
+        (0.0, 0.67, [0, 1, 3, 5]),
+        (1.0, 0.34, [0, 3]),  # rows of [[1, -2, -.5], [2, 0, -.5]]
+        (1.0, 0.67, [0, 3]),
     ],
 )
-def test_the_mask_is_the_top_share_of_each_row(
-    benign_weight: float, share: float, expected: list[list[int]]
+def test_the_mask_is_the_top_share_of_each_row_above_zero(
+    benign_weight: float, share: float, expected: list[int]
 ) -> None:
-    """By hand on a 2 x 3 matrix, as published and with the benign importance subtracted."""
+    """By hand on a 2 x 3 matrix, as published and with the benign importance subtracted.
+
+    A weight that matters no more to harmful text than to safe text stays, whatever the share.
+    """
     harmful, benign = (weight_importance(W, m) for m in (HARMFUL_SQUARES, BENIGN_SQUARES))
-    assert top_columns(net_importance(harmful, benign, benign_weight), share).tolist() == expected
+    assert top_places(net_importance(harmful, benign, benign_weight), share).tolist() == expected
 
 
 @pytest.mark.parametrize(("share", "n"), [(0.1, 2), (0.03, 0), (0.03125, 1), (0.5, 8)])
 def test_a_share_is_rounded_to_the_nearest_number_of_weights(share: float, n: int) -> None:
     """Of 16: 1.6, .48, .5 and 8; halves go up."""
-    assert top_columns(torch.zeros(3, 16), share).shape == (3, n)
+    assert len(top_places(torch.ones(3, 16), share)) == 3 * n
 
 
 def test_of_equal_weights_the_first_goes() -> None:
     """Ties do not depend on a sorting algorithm."""
-    assert top_columns(torch.zeros(1, 1000), 0.003).tolist() == [[0, 1, 2]]
+    assert top_places(torch.ones(1, 1000), 0.003).tolist() == [0, 1, 2]
 
 
 def test_the_pruned_adapter_loads_in_plain_peft_with_its_zeros(
     make_lm: MakeLm, adapter: Path, tmp_path: Path
 ) -> None:
     """PeftModel.from_pretrained reads it; every row of every factor lost its share."""
-    report = prune(make_lm(), adapter, tmp_path, share=0.25)
+    report = prune(make_lm(), adapter, tmp_path, share=0.25, benign_weight=0)
     loaded = PeftModel.from_pretrained(toy.llama(), str(report.adapter))
     found = adapter_parameters(loaded, "default")
     assert len(found) == 8  # two layers, q and v, A and B
@@ -185,8 +189,11 @@ def test_the_mask_is_the_arithmetic_on_the_adapters_own_inputs(
         ).mean_squares["it"])
         for pairs in (HARMFUL_PAIRS, SAFE_PAIRS)
     ]  # fmt: skip
-    expected = top_columns(net_importance(*importance, 0.5), 0.25)
-    assert (weights(report.adapter)[f"{key}.weight"] == 0).nonzero()[:, 1:].equal(expected)
+    expected = top_places(net_importance(*importance, 0.5), 0.25)
+    removed = (weights(report.adapter)[f"{key}.weight"] == 0).flatten().nonzero()[:, 0]
+    assert removed.equal(expected)
+    (tensor,) = [found for found in report.tensors if found.name == f"{key}.weight"]
+    assert (tensor.n_asked, tensor.n_removed) == (len(module.weight), len(expected))
 
 
 def test_restoring_gives_the_same_file(make_lm: MakeLm, adapter: Path, tmp_path: Path) -> None:
@@ -329,17 +336,17 @@ def test_rows_in_both_sets_are_told(make_lm: MakeLm, adapter: Path, tmp_path: Pa
         make_lm(), adapter, tmp_path, share=0.25,
         safe=toy.examples([*SAFE_PAIRS, *HARMFUL_PAIRS[:3]]),
     )  # fmt: skip
-    assert report.notes == ["3 rows are in both sets and count on both sides."]
+    assert report.notes[0] == "3 rows are in both sets and count on both sides."
 
 
 def test_tensors_too_narrow_for_the_share_are_told(
     make_lm: MakeLm, adapter: Path, tmp_path: Path
 ) -> None:
     """A tenth of 4 weights is none, a tenth of 32 is 3."""
-    report = prune(make_lm(), adapter, tmp_path)
-    assert report.notes == [
+    report = prune(make_lm(), adapter, tmp_path, benign_weight=0)
+    assert report.notes[0] == (
         "4 of 8 tensors are as they were: a share of 0.1 of rows of 4 weights is none."
-    ]
+    )
     assert {t.n_removed for t in report.tensors if "lora_B" in t.name} == {0}
 
 
@@ -349,6 +356,78 @@ def test_a_share_that_takes_nothing_out_is_refused(
     """The message says from where on it takes something."""
     with pytest.raises(ConfigError, match=r"at most 32 weights. Set share to 0\.0156 or more"):
         prune(make_lm(), adapter, tmp_path, share=0.01)
+
+
+def test_weights_that_safe_rows_need_as_much_stay(
+    make_lm: MakeLm, adapter: Path, tmp_path: Path
+) -> None:
+    """Of 95% asked for fewer than half are taken, by tensor; the note counts what stays."""
+    report = prune(make_lm(), adapter, tmp_path, share=0.95)
+    n_asked = sum(tensor.n_asked for tensor in report.tensors)
+    assert 0 < report.n_removed < 0.7 * n_asked
+    assert report.n_removed == sum(tensor.n_removed for tensor in report.tensors)
+    for tensor in report.tensors:
+        assert tensor.harmful_share is not None
+        assert tensor.benign_share is not None
+        assert tensor.harmful_share > tensor.benign_share
+    assert f"{n_asked - report.n_removed:,} of the {n_asked:,} weights" in report.notes[0]
+
+
+def test_sets_that_need_the_same_weights_are_refused(
+    make_lm: MakeLm, adapter: Path, tmp_path: Path
+) -> None:
+    """Rows that are both harmful and safe: no weight matters more to them than to themselves."""
+    with pytest.raises(ConfigError, match=r"no weight .* matters more to harmful rows"):
+        prune(make_lm(), adapter, tmp_path, safe=toy.examples(HARMFUL_PAIRS), share=0.25)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_adapter_with_values_that_are_no_numbers_is_refused(
+    make_lm: MakeLm, adapter: Path, tmp_path: Path
+) -> None:
+    """Before anything is run; the tensors are counted and nothing is written."""
+    found = weights(adapter)
+    names = sorted(found)[:2]
+    found[names[0]][0, 0], found[names[1]][1, 0] = float("nan"), float("inf")
+    broken = shutil.copytree(adapter, tmp_path / "broken")
+    save_file(found, broken / ADAPTER_WEIGHTS)
+    with pytest.raises(ConfigError, match=rf"no numbers, in 2 tensors: {names[0]}, {names[1]}\."):
+        prune(make_lm(), broken, tmp_path / "pruned")
+    assert not (tmp_path / "pruned").exists()
+
+
+def test_losses_that_are_no_numbers_are_refused(make_lm: MakeLm, tmp_path: Path) -> None:
+    """Factors whose product overflows; nothing is written."""
+    settings = LoraSettings(rank=4, targets=("v_proj",), layers=(1,))
+    peft_model = attach_adapters(make_lm().model, ["default"], settings, seed=0)
+    with torch.no_grad():
+        for parameter in adapter_parameters(peft_model, "default").values():
+            parameter.fill_(1e25)
+    folder = save(peft_model, tmp_path / "adapter")
+    with pytest.raises(ConfigError, match="the loss of the harmful set is not a number"):
+        prune(make_lm(), folder, tmp_path / "pruned", share=0.25, benign_weight=0)
+    assert not (tmp_path / "pruned").exists()
+
+
+def test_a_pruning_that_helps_harmful_text_is_told(make_lm: MakeLm, tmp_path: Path) -> None:
+    """An adapter that held both texts back: taking out its harmful direction frees the harmful."""
+    lm = make_lm()
+    folder, _ = planted(lm, tmp_path / "planted")
+    found = {name: -tensor if "lora_B" in name else tensor
+             for name, tensor in weights(folder).items()}  # fmt: skip
+    save_file(found, folder / ADAPTER_WEIGHTS)
+    report = prune(lm, folder, tmp_path / "pruned", share=0.5)
+    before, after = report.harmful_loss
+    assert after < before
+    assert f"lowered the loss of the harmful rows ({before:.4f} to {after:.4f})" in report.notes[-1]
+
+
+def test_tensors_that_are_no_factors_are_counted_and_named() -> None:
+    """All of them, or the first five."""
+    found = PrunedTensor("a", 2, 4, 2, 2, 0.25, 0.5, None)
+    (note,) = pruning_notes([found], ["b", "c"], (1.0, 2.0), PruneConfig())
+    assert note.startswith("2 tensors of the adapter are as they were")
+    assert note.endswith("never run: b, c.")
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.1])
@@ -426,7 +505,7 @@ def test_the_report_is_written_beside_the_mask(
     make_lm: MakeLm, adapter: Path, tmp_path: Path
 ) -> None:
     """mask.json names every tensor with its shares."""
-    report = prune(make_lm(), adapter, tmp_path, share=0.25)
+    report = prune(make_lm(), adapter, tmp_path, share=0.25, benign_weight=0)
     found = json.loads((tmp_path / "mask.json").read_text())
     assert found["settings"]["share"] == 0.25
     assert len(found["tensors"]) == len(report.tensors) == 8

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from tamis.errors import ConfigError, MismatchError
@@ -20,7 +21,7 @@ from tamis.training.prune_mask import (
 
 A = torch.tensor([[1.0, -2.0, 3.0], [float("inf"), -0.0, 5e-45]])
 OTHER = torch.arange(4, dtype=torch.bfloat16)
-COLUMNS = {"a": torch.tensor([[0, 1], [1, 2]])}
+PLACES = {"a": torch.tensor([0, 4, 5])}
 ORIGINAL = AdapterWeights({"a": A, "other": OTHER}, {"format": "pt"})
 
 
@@ -31,34 +32,34 @@ def bits(weights: AdapterWeights) -> list[bytes]:
 
 
 def test_the_mask_holds_places_and_values(tmp_path: Path) -> None:
-    """Column numbers and what stood there, row by row."""
-    write_mask(tmp_path / "mask.safetensors", ORIGINAL, COLUMNS)
+    """Row by row, and as many of each row as there are."""
+    write_mask(tmp_path / "mask.safetensors", ORIGINAL, PLACES)
     found = load_file(tmp_path / "mask.safetensors")
-    assert found.keys() == {"a.columns", "a.values"}
-    assert found["a.columns"].tolist() == [[0, 1], [1, 2]]
-    assert found["a.values"].tolist() == [[1.0, -2.0], [-0.0, float(A[1, 2])]]
+    assert found.keys() == {"a.places", "a.values"}
+    assert found["a.places"].tolist() == [0, 4, 5]
+    assert found["a.values"].tolist() == [1.0, -0.0, float(A[1, 2])]
 
 
 def test_what_is_left_has_zeros_in_those_places() -> None:
     """W (1 - M); other tensors are the same."""
-    found = ORIGINAL.without(COLUMNS)
-    assert found.tensors["a"].tolist() == [[0, 0, 3], [float("inf"), 0, 0]]
+    found = ORIGINAL.without(PLACES)
+    assert found.tensors["a"].tolist() == [[0, -2, 3], [float("inf"), 0, 0]]
     assert found.tensors["other"] is OTHER
 
 
 def test_odd_values_come_back_bit_for_bit(tmp_path: Path) -> None:
     """Minus zero and a denormal included."""
     path = tmp_path / "mask.safetensors"
-    write_mask(path, ORIGINAL, COLUMNS)
-    assert bits(restored(ORIGINAL.without(COLUMNS), path)) == bits(ORIGINAL)
+    write_mask(path, ORIGINAL, PLACES)
+    assert bits(restored(ORIGINAL.without(PLACES), path)) == bits(ORIGINAL)
 
 
 @pytest.mark.parametrize("name", ["a", "other"])
 def test_a_mask_is_not_put_on_another_adapter(tmp_path: Path, name: str) -> None:
     """One changed weight, pruned or not, is another adapter."""
     path = tmp_path / "mask.safetensors"
-    write_mask(path, ORIGINAL, COLUMNS)
-    pruned = ORIGINAL.without(COLUMNS)
+    write_mask(path, ORIGINAL, PLACES)
+    pruned = ORIGINAL.without(PLACES)
     changed = pruned.tensors[name].clone()
     changed.view(-1)[-1] = 7.0
     other = AdapterWeights({**pruned.tensors, name: changed}, None)
@@ -68,17 +69,15 @@ def test_a_mask_is_not_put_on_another_adapter(tmp_path: Path, name: str) -> None
 
 def test_a_damaged_mask_is_found_out(tmp_path: Path) -> None:
     """Its values no longer give the adapter that its header names."""
-    from safetensors import safe_open
-
     path = tmp_path / "mask.safetensors"
-    write_mask(path, ORIGINAL, COLUMNS)
+    write_mask(path, ORIGINAL, PLACES)
     with safe_open(path, framework="pt") as stored:
         header = stored.metadata()
     tensors = load_file(path)
-    tensors["a.values"][0, 0] = 1.5
+    tensors["a.values"][0] = 1.5
     save_file(tensors, path, metadata=header)
     with pytest.raises(MismatchError, match="is damaged"):
-        restored(ORIGINAL.without(COLUMNS), path)
+        restored(ORIGINAL.without(PLACES), path)
 
 
 def test_another_file_is_no_mask(tmp_path: Path) -> None:
@@ -87,6 +86,18 @@ def test_another_file_is_no_mask(tmp_path: Path) -> None:
     save_file({"a": A}, path)
     with pytest.raises(MismatchError, match="is not a mask"):
         restored(ORIGINAL, path)
+
+
+def test_a_mask_of_another_layout_is_refused(tmp_path: Path) -> None:
+    """Masks once held columns; what a key means is not guessed."""
+    path = tmp_path / "mask.safetensors"
+    write_mask(path, ORIGINAL, PLACES)
+    with safe_open(path, framework="pt") as stored:
+        header = stored.metadata()
+    tensors = {name.replace("places", "columns"): found for name, found in load_file(path).items()}
+    save_file(tensors, path, metadata=header)
+    with pytest.raises(MismatchError, match=r"no mask of this version: it holds a\.columns"):
+        restored(ORIGINAL.without(PLACES), path)
 
 
 def test_a_missing_mask_is_refused(tmp_path: Path) -> None:
