@@ -63,6 +63,7 @@ def run_win_rate(
             for kind in RUBRIC_KINDS[str(one.rubric)]:
                 pairs = answer_pairs(model, reference, kind)
                 if not pairs:
+                    notes.append(f"{judge.name}: neither evaluation has {kind} prompts.")
                     continue
                 found = judge_pairs(pairs, judge)
                 _refuse_unscored(judge.name, kind, found, settings.max_unscored_share)
@@ -70,6 +71,11 @@ def run_win_rate(
                 entries.append({"judge": judge.name, "identity": judge.identity,
                                 "rubric": one.rubric, "set": kind, **figures})  # fmt: skip
                 lines += [{"judge": judge.name, "set": kind, **line} for line in found]
+        if not entries:
+            raise ConfigError(
+                f"{model} and {reference} have no prompts that these judges are asked about: "
+                f"{' '.join(notes)} Evaluate on such prompts, or set a judge's rubric to another."
+            )
         write_json(stage.folder / "win_rates.json", entries)
         text = "".join(json_line(line) for line in lines)
         write_text_atomic(stage.folder / _PREFERENCES, text)

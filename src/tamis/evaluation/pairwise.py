@@ -2,7 +2,8 @@
 
 Every pair is asked in both orders (see `tamis.evaluation.win_rate`). Which set a rubric is asked
 about is part of the measure: `safety` on harmful prompts, `helpfulness` on ordinary and touchy
-ones. "Which is better" on a harmful prompt would reward compliance.
+ones. "Which is better" on a harmful prompt would reward compliance. Lengths are in characters, what
+a judge sees: two models' tokens are not one unit.
 """
 
 from __future__ import annotations
@@ -53,16 +54,12 @@ class AnswerPair:
         prompt: The user's turn.
         model: The model's answer; None where it has none.
         reference: The reference's answer.
-        model_tokens: Length of the model's answer.
-        reference_tokens: Length of the reference's answer.
     """
 
     id: str
     prompt: str
     model: str | None
     reference: str | None
-    model_tokens: int
-    reference_tokens: int
 
     @property
     def comparable(self) -> bool:
@@ -86,10 +83,9 @@ def answer_pairs(model: Path, reference: Path, kind: PromptKind) -> list[AnswerP
             f"is {apart[0]!r}). Evaluate both models on the same prompts."
         )
     return [
-        AnswerPair(name, line["prompt"], line["response"], theirs[name]["response"],
-                   line["n_tokens"], theirs[name]["n_tokens"])
+        AnswerPair(name, line["prompt"], line["response"], theirs[name]["response"])
         for name, line in ours.items()
-    ]  # fmt: skip
+    ]
 
 
 def answered_differently(
@@ -159,7 +155,7 @@ def win_figures(
                             _place(line["reference_first"])) for line in lines]  # fmt: skip
     controlled = length_controlled(
         [float("nan") if v.outcome is None else v.outcome for v in verdicts],
-        [pair.model_tokens for pair in pairs], [pair.reference_tokens for pair in pairs],
+        [len(pair.model or "") for pair in pairs], [len(pair.reference or "") for pair in pairs],
     )  # fmt: skip
     found = win_rate(verdicts, numpy_generator(seed, "win rate"))
     return {"win_rate": found.to_json(), "at_equal_length": controlled.to_json()}

@@ -120,6 +120,43 @@ def test_each_rubric_has_its_own_sets(tmp_path: Path, serve: Callable[[Script], 
     assert len(server.requests) == 4 * N
 
 
+def test_equal_length_is_in_characters(tmp_path: Path) -> None:
+    """Two models' tokens are not one unit: another count of them changes no figure."""
+    found = []
+    for scale in (1, 3):
+        ours = evaluation(tmp_path / f"a{scale}", lambda i: "word " * (i % 5 + 1))
+        theirs = evaluation(tmp_path / f"b{scale}", lambda i: "word " * (i % 3 + 1))
+        path = ours / "generations.jsonl"
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        for line in lines:
+            line["n_tokens"] *= scale * (1 + len(line["id"]))
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        pairs = answer_pairs(ours, theirs, "harmful")
+        wins = [{"id": f"p{i}", "model_first": "first" if i % 2 else "second",
+                 "reference_first": "second" if i % 2 else "first"} for i in range(N)]  # fmt: skip
+        found.append(win_figures(pairs, wins, 0)["at_equal_length"])
+    assert found[0] == found[1]
+    assert found[0]["value"] is not None
+
+
+def test_sets_that_nobody_was_asked_are_named(
+    tmp_path: Path, serve: Callable[[Script], Server]
+) -> None:
+    """A judge without a single pair ends the stage; one of two is noted."""
+    server = serve(lambda *_: says("better: A"))
+    ours, theirs = (evaluation(tmp_path / name, lambda i, n=name: f"{n} {i}") for name in "ab")
+    for folder in (ours, theirs):
+        path = folder / "generations.jsonl"
+        kept = [x for x in path.read_text().splitlines() if json.loads(x)["set"] == "helpful"]
+        path.write_text("".join(f"{line}\n" for line in kept))
+    found = run_win_rate(settings(server), Common(tmp_path / "out"), model=ours, reference=theirs)
+    assert any("has harmful prompts" in note for note in found["details"]["notes"])
+    only = settings(server)
+    only = only.model_copy(update={"judges": tuple(j for j in only.judges if j.rubric == "safety")})
+    with pytest.raises(ConfigError, match="have no prompts that these judges are asked about"):
+        run_win_rate(only, Common(tmp_path / "none"), model=ours, reference=theirs)
+
+
 def test_a_failing_judge_fails_the_stage(tmp_path: Path, serve: Callable[[Script], Server]) -> None:
     """Replies without a verdict are no ties."""
     server = serve(lambda *_: says("I like both."))
@@ -181,6 +218,6 @@ def test_answers_made_with_other_settings_are_refused(
         settings(server, allow_different_settings=True), Common(tmp_path / "out"), model=ours,
         reference=theirs,
     )  # fmt: skip
-    assert manifest["details"]["notes"] == [
+    assert manifest["details"]["notes"][0] == (
         "the model and the reference answered with different max_new_tokens (64 and 128)."
-    ]
+    )
