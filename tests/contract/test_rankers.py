@@ -33,6 +33,7 @@ from tamis.models.load import LanguageModel
 
 CONTROLS = {
     "uniform": "a control: it draws at random, so there is no signal to find",
+    "gradsafe": "it reads prompts alone, and those of the toy are of one kind",
     "guard": "what it finds is what its guard knows, and the toy's guards are random",
     "loss": "a control: it uses no safe set, so what tells the kinds apart is not given to it",
     "trivial": "a control: it counts characters, turns and keywords, which are alike in both kinds",
@@ -57,6 +58,7 @@ QUICK: Mapping[str, Mapping[str, Any]] = {
     "saft": {"min_margin": 0.0},  # twelve rows cannot tell a direction's side
     "seal": TINY_SEAL,
     "gradient": {"use_sets": True},
+    "gradsafe": {"use_sets": True, "threshold": 0.3},  # so few prompts have no larger gap
     "direction": {"use_sets": True},
     "guard": {"backend": "classifier", "guard": str(GUARDS / "classifier"), "device": "cpu",
               "dtype": "float32"},
@@ -75,6 +77,7 @@ CASES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "dsir-harmful": ("dsir", {"against": "harmful_set", "text": "response"}),
     "saft-published": ("saft", {"preset": "published"}),
     "gradient-anchors": ("gradient", {"variant": "he", "anchors_per_set": 2, "trunk_cut": 1}),
+    "gradsafe-anchors": ("gradsafe", {}),
     "direction-anchors": ("direction", {}),
     "direction-datashield": ("direction", {"variant": "datashield", "use_sets": True}),
     "guard-generative": ("guard", WRITER),

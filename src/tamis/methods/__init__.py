@@ -16,6 +16,7 @@ METHODS: dict[str, str] = {
     "dsir": "tamis.methods.dsir:DSIR",
     "excess": "tamis.methods.excess:Excess",
     "gradient": "tamis.methods.gradient:Gradient",
+    "gradsafe": "tamis.methods.gradsafe:GradSafe",
     "guard": "tamis.methods.guard:Guard",
     "loss": "tamis.methods.loss:Loss",
     "probe": "tamis.methods.probe:Probe",

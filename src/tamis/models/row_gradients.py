@@ -30,10 +30,10 @@ from torch import Tensor
 from tamis.data.batch import token_budget_batches
 from tamis.errors import ConfigError
 from tamis.models.features import Progress
+from tamis.models.linear_gradients import modules_named, visit_modules
 from tamis.models.lora import LoraSettings, choose_targets
 from tamis.models.row_forward import RowForward
 from tamis.models.row_store import RowStore
-from tamis.models.trunk import layers_of
 from tamis.rng import torch_generator
 
 SAVE_ROWS = 256  # what a killed pass repeats at most
@@ -60,12 +60,7 @@ class RowGradients:
     ) -> None:  # fmt: skip
         self.rank, self.seed = rank, seed
         self.targets, self.note = choose_targets(model, LoraSettings(rank=rank, targets=targets))
-        self.modules = {
-            f"{number}.{name}": module
-            for number, layer in enumerate(layers_of(model))
-            for name, module in layer.named_modules()
-            if number >= first_layer and name.rpartition(".")[2] in self.targets
-        }
+        self.modules = modules_named(model, self.targets, first_layer)
         if not self.modules:
             raise ConfigError(
                 f"no {' or '.join(self.targets)} in the decoder layers from {first_layer} on: set "
@@ -94,35 +89,14 @@ class RowGradients:
         Returns:
             Mean loss of each row, in nats per trained token (float32, B).
         """
-        starts: list[Tensor] = []
-        handles = [
-            module.register_forward_hook(functools.partial(self._tap, name, starts, consume))
-            for name, module in self.modules.items()
-        ]
-        try:
-            with torch.enable_grad():
-                losses = forward.losses(indices)
-                # The mean of one row does not depend on another: the sum keeps them apart.
-                torch.autograd.grad(losses.sum(), starts)
-        finally:
-            for handle in handles:
-                handle.remove()
-        return losses.detach()
 
-    def _tap(
-        self, name: str, starts: list[Tensor], consume: Consume, _module: Any,
-        args: tuple[Any, ...], output: Tensor,
-    ) -> Tensor:  # fmt: skip
-        projected = args[0].detach().float() @ self.factor(name, args[0]).T
-        if not output.requires_grad:  # below, everything is frozen: the graph begins here
-            starts.append(output.detach().requires_grad_())
-            output = starts[-1].clone()  # a leaf itself could not be changed in place
+        def project(name: str, inputs: Tensor) -> Tensor:
+            return inputs.float() @ self.factor(name, inputs).T
 
-        def at_output(gradient: Tensor) -> None:
+        def take(name: str, projected: Tensor, gradient: Tensor) -> None:
             consume(name, torch.einsum("bto,btr->bor", gradient.float(), projected))
 
-        output.register_hook(at_output)  # type: ignore[no-untyped-call]
-        return output
+        return visit_modules(self.modules, forward, indices, project, take)
 
 
 def mean_unit_gradient(
@@ -184,17 +158,25 @@ def store_products(
     gradients: RowGradients, forward: RowForward, keys: Sequence[bytes],
     directions: Mapping[str, Tensor], store: RowStore, progress: Progress | None = None,
 ) -> None:  # fmt: skip
-    """Put `products_with` of all usable rows into a store, in one pass over those it lacks.
+    """Put `products_with` of all usable rows into a store; see `store_rows`."""
+    compute = functools.partial(products_with, gradients, forward, directions=directions)
+    store_rows(compute, forward, keys, store, progress)
+
+
+def store_rows(
+    compute: Callable[[list[int]], Tensor], forward: RowForward, keys: Sequence[bytes],
+    store: RowStore, progress: Progress | None = None,
+) -> None:  # fmt: skip
+    """Put values of all usable rows into a store, in one pass over those it lacks.
 
     Batches are the longest rows first and are stored whole, so a pass that was stopped goes on with
     the same batches, and ends with the same bits.
 
     Args:
-        gradients: Of which model and adapter.
+        compute: Given B rows that run at once, their values (B x K, on the CPU).
         forward: The rows.
         keys: The key of every row; rows with equal keys are one.
-        directions: See `products_with`.
-        store: Takes 1 x (K + 2) per row.
+        store: Takes 1 x K per row.
         progress: Called after each batch.
     """
     wanted: dict[bytes, int] = {}
@@ -205,7 +187,7 @@ def store_products(
     waiting: dict[bytes, Tensor] = {}
     done = 0
     for indices in batches_of(forward, lacking):
-        values = products_with(gradients, forward, indices, directions)
+        values = compute(indices)
         waiting |= {keys[i]: value[None] for i, value in zip(indices, values, strict=True)}
         done += len(indices)
         if len(waiting) >= SAVE_ROWS or done == len(lacking):
