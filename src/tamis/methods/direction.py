@@ -5,9 +5,9 @@ with a refusal). h_l(z) is the hidden state of row z after l of L layers.
 
 `larf`: states of the last response token,
     risk_i = mean_p cos(h_l(z^i), h_l(u_p)) - mean_r cos(h_l(z^i), h_l(s_r))
-    layer: the one whose weights, scaled by f, move refusals most. Here, over prompts x and
-    f in {0.8, 1.2}:  change_l = mean |P_{f W_l}(refusal | x) - P_W(refusal | x)|,
-    P(refusal | x) the probability that the answer's first token begins one of the refusals
+    layer: the one whose weights, scaled, move refusals most, by the probability of a refusal's
+    first token (`auto`) or among generated answers, as published (`generated`); the formulas of
+    both are in `tamis.models.layer_choice`
 `datashield`: r is the mean state of the response, p that of the last prompt token,
     c_l = unit(mean_p r_l(u_p) - mean_r r_l(s_r)),   risk_i = <r_l(z^i), c_l> - <p_l(z^i), c_l>
     layer: the largest  CAS_l = v^T S_b v / v^T S_t v  of last-token states, v = mean_u - mean_s,
@@ -17,8 +17,8 @@ Scores are minus the risk. Of equal layers the lowest is taken. No label of the 
 
 Source: LARF, arXiv:2507.18631, LLLeoLi/LARF@596693d get_bi_rep_llama.py; DataShield,
 arXiv:2606.00160, ZJunBo/DataShield@e724ae7 cal_projection.py, get_score.py.
-Differs: complied anchors are bare openings without substance, not harmful answers. LARF counts
-refusal strings in 32 generated tokens, over six factors and 110 prompts: left out here. The
+Differs: complied anchors are bare openings without substance, not harmful answers; LARF's 110
+over-refusal prompts are not shipped, the borderline requests of the anchors stand for them. The
 released CAS takes the scatter of standardised states along a direction of raw ones: here both are
 raw (`standardized_scatter` is the released form). DataShield's files number a layer by its output
 when choosing and by its input when scoring: here both are its output. A response's mean includes
@@ -27,7 +27,7 @@ its end token, which DataShield leaves off. A row without tokens has no score, n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -45,8 +45,6 @@ from tamis.models.lora import layer_count
 if TYPE_CHECKING:
     from torch import Tensor
 
-FACTORS = (0.8, 1.2)  # a layer's weights are scaled by these
-LAYER_PROMPTS = 20  # unsafe, and as many borderline requests, for choosing LARF's layer
 CHUNK_ROWS = 1024  # rows taken to float64 at once
 SHIPPED_NOTE = (
     "LARF asks whether a row rather complies or refuses, and an ordinary answer complies: with the "
@@ -127,16 +125,6 @@ def compliance_aware_score(
     return float(between / total) if total > 0 else 0.0
 
 
-def refusal_changes(base: Tensor, scaled: Tensor) -> Tensor:
-    """change_l: mean absolute change of the refusal probability over factors and prompts (L).
-
-    Args:
-        base: P(refusal | x) of the model as it is (n).
-        scaled: The same with each layer's weights scaled by each factor (L x factors x n).
-    """
-    return (scaled - base).abs().mean(dim=(1, 2))
-
-
 def _unit(vectors: Tensor) -> Tensor:
     return vectors.div(vectors.norm(dim=-1, keepdim=True))
 
@@ -160,9 +148,11 @@ class Direction(Method):
 
     variant: Literal["larf", "datashield"] = "larf"
     """Cosines to the anchors, or the shift along the direction between them."""
-    layer: Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["auto"] = "auto"
+    layer: Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["auto", "generated"] = (
+        "auto"
+    )
     """States after this many layers, or after this fraction of them in (0, 1); auto chooses
-    without labels."""
+    without labels, and so does generated, as published for `larf`, from many generated answers."""
     standardized_scatter: bool = False
     """`datashield` with layer=auto: the released form of CAS, whose spaces do not fit together."""
     anchors: Path | None = None
@@ -176,6 +166,8 @@ class Direction(Method):
             raise ValueError("layer=0 of larf is the end token's embedding, the same for every row")
         if self.standardized_scatter and (self.variant, self.layer) != ("datashield", "auto"):
             raise ValueError("standardized_scatter belongs to variant=datashield with layer=auto")
+        if (self.variant, self.layer) == ("datashield", "generated"):
+            raise ValueError("layer=generated is LARF's choice: set variant=larf, or layer=auto")
         return self
 
     def rank(self, inputs: RankingInputs) -> Scores:
@@ -233,10 +225,17 @@ class Direction(Method):
     ) -> tuple[int, Mapping[str, Any]]:
         """Return the layer, and how it was chosen."""
         n_layers = layer_count(inputs.features.lm.model)
-        if self.layer != "auto":
+        if not isinstance(self.layer, str):
             return depth_of(self.layer, n_layers), {"layer_chosen_by": "setting"}
         if self.variant == "larf":
-            return _layer_by_scaling(inputs, anchors)
+            from tamis.models.layer_choice import by_answers, by_first_token
+
+            lm, progress = inputs.features.lm, inputs.progress("choosing the layer")
+            borderline = inputs.rendered(anchors.borderline)
+            if self.layer == "generated":
+                return by_answers(lm, borderline, progress)
+            refused, complied = map(inputs.rendered, (anchors.refused, anchors.complied))
+            return by_first_token(lm, refused, borderline, complied, progress)
         names, table = [f"state:{d}:response_last" for d in range(n_layers + 1)], []
         for rows in known.values():
             inputs.features.ensure(rows, names, inputs.progress("anchor states"))
@@ -245,33 +244,6 @@ class Direction(Method):
             table.append(compliance_aware_score(*kinds, standardized=self.standardized_scatter))
         how = f"largest compliance-aware score of layers 0 to {n_layers}"
         return int(np.argmax(table)), {"layer_chosen_by": how, "layer_table": table}
-
-
-def _layer_by_scaling(inputs: RankingInputs, anchors: Anchors) -> tuple[int, Mapping[str, Any]]:
-    """Scale each layer's weights and look at the first token of the answers."""
-    from tamis.models.layer_scaling import mass_when_scaled, next_token_mass, split_rows
-
-    lm = inputs.features.lm
-    refused, borderline, complied = (
-        split_rows(inputs.rendered(rows))
-        for rows in (anchors.refused, anchors.borderline, anchors.complied)
-    )
-    tokens = sorted({a for _, a in refused} - {a for _, a in [*complied, *borderline]})
-    prompts = [p for rows in (refused, borderline) for p, _ in _spread(rows, LAYER_PROMPTS)]
-    if not tokens:
-        raise ConfigError(
-            "with this tokenizer no refusal among the anchors begins with a token of its own, so "
-            "layer=auto cannot tell refusing from complying. Set layer to a number."
-        )
-    base = next_token_mass(lm, prompts, tokens)
-    scaled = mass_when_scaled(lm, prompts, tokens, FACTORS, inputs.progress("choosing the layer"))
-    table = refusal_changes(base, scaled).tolist()
-    return 1 + int(np.argmax(table)), {
-        "layer_chosen_by": f"largest change of the refusal probability over {len(prompts)} prompts "
-        f"when one of layers 1 to {len(table)} is scaled",
-        "layer_table": table,
-        "refusal_probability": float(base.mean()),
-    }
 
 
 def _by_id(rows: RenderedRows, name: str) -> list[int]:
@@ -287,8 +259,3 @@ def _by_id(rows: RenderedRows, name: str) -> list[int]:
 def _states(inputs: RankingInputs, rows: RenderedRows, name: str) -> Tensor:
     """States of the usable rows, by id."""
     return inputs.features.states(rows, name)[_by_id(rows, "rows")]
-
-
-def _spread(items: Sequence[Any], n: int) -> list[Any]:
-    """Take up to n items at even distances: a file is often sorted by kind."""
-    return [items[place * len(items) // n] for place in range(n)] if len(items) > n else list(items)

@@ -1,13 +1,13 @@
-"""How much one layer's weights matter for the next token: scale them, look, put them back.
+"""How much one layer's weights matter for an answer: scale them, look, put them back.
 
-Shapes: n prompts, B prompts of a batch, T tokens of the longest, V vocabulary, L layers.
+Shapes: n prompts, B prompts of a batch, T tokens of the longest, V vocabulary, L layers, F factors.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ from tamis.models.trunk import layers_of
 
 if TYPE_CHECKING:
     from tamis.models.load import LanguageModel
+
+_T = TypeVar("_T")
 
 
 @contextlib.contextmanager
@@ -47,34 +49,77 @@ def scaled(layer: torch.nn.Module, factor: float) -> Iterator[None]:
             weight.copy_(kept)
 
 
-def mass_when_scaled(
-    lm: LanguageModel, prompts: Sequence[Sequence[int]], tokens: Sequence[int],
-    factors: Sequence[float], progress: Progress | None = None,
-) -> Tensor:  # fmt: skip
-    """`next_token_mass` with all weights of one layer scaled, layer by layer.
+def when_scaled(
+    lm: LanguageModel, factors: Sequence[float], measure: Callable[[], _T],
+    progress: Progress | None = None,
+) -> list[list[_T]]:  # fmt: skip
+    """Measure a model with all weights of one layer scaled, layer by layer.
 
     Args:
         lm: The model; it is left as it was.
-        prompts: Token ids of each prompt.
-        tokens: Different token ids.
         factors: What the weights are multiplied by, one after the other.
-        progress: Called after each layer.
+        measure: Measures the model as it is.
+        progress: Called after each measurement.
 
     Returns:
-        float64, L layers x F factors x n.
+        L layers x F factors.
 
     Raises:
         ConfigError: The model's weights are packed.
     """
     layers = layers_of(lm.model)
-    found = []
-    for done, layer in enumerate(layers, start=1):
+    found: list[list[_T]] = []
+    for layer in layers:
+        found.append([])
         for factor in factors:
             with scaled(layer, factor):
-                found.append(next_token_mass(lm, prompts, tokens))
-        if progress:
-            progress(done, len(layers), {})
-    return torch.stack(found).view(len(layers), len(factors), -1)
+                found[-1].append(measure())
+            if progress:
+                done = len(factors) * (len(found) - 1) + len(found[-1])
+                progress(done, len(layers) * len(factors), {})
+    return found
+
+
+def mass_when_scaled(
+    lm: LanguageModel, prompts: Sequence[Sequence[int]], tokens: Sequence[int],
+    factors: Sequence[float], progress: Progress | None = None,
+) -> Tensor:  # fmt: skip
+    """`next_token_mass` of every prompt, `when_scaled` (float64, L x F x n)."""
+    found = when_scaled(lm, factors, lambda: next_token_mass(lm, prompts, tokens), progress)
+    return torch.stack([torch.stack(masses) for masses in found])
+
+
+def answers_when_scaled(
+    lm: LanguageModel, prompts: Sequence[Sequence[int]], holds: Callable[[str], bool],
+    factors: Sequence[float], *, max_new_tokens: int, progress: Progress | None = None,
+) -> Tensor:  # fmt: skip
+    """Count greedy answers for which something holds, `when_scaled`.
+
+    Args:
+        lm: The model; it is left as it was.
+        prompts: Token ids of each prompt.
+        holds: Asked of the text of every answer, without special tokens.
+        factors: What the weights are multiplied by, one after the other.
+        max_new_tokens: Longest answer, in tokens.
+        progress: Called after all answers of a layer and a factor.
+
+    Returns:
+        int64, L x F.
+
+    Raises:
+        ConfigError: The model's weights are packed.
+    """
+    from tamis.models.generate import generate
+
+    longest = max(map(len, prompts), default=0) + max_new_tokens
+    at_once = max(1, batch_tokens(lm.device) // longest)
+
+    def count() -> int:
+        answers = generate(lm, prompts, max_new_tokens=max_new_tokens, batch_size=at_once)
+        texts = lm.tokenizer.batch_decode(answers, skip_special_tokens=True)
+        return sum(map(holds, texts))
+
+    return torch.tensor(when_scaled(lm, factors, count, progress))
 
 
 def split_rows(rows: RenderedRows) -> list[tuple[list[int], int]]:

@@ -25,8 +25,8 @@ from tamis.methods.direction import (
     compliance_vector,
     larf_risk,
     projection_shift,
-    refusal_changes,
 )
+from tamis.models import layer_choice
 from tamis.models.load import LanguageModel
 from tamis.rng import torch_generator
 
@@ -162,13 +162,6 @@ def test_cas_of_equal_states_is_zero(standardized: bool) -> None:
     assert compliance_aware_score(same[:3], same, standardized=standardized) == 0.0
 
 
-def test_refusal_changes_are_absolute_means() -> None:
-    """Layer 1: |.1|, |-.1|, |0|, |.2| over four; layer 2: nothing."""
-    base = torch.tensor([0.5, 0.2])
-    scaled = torch.tensor([[[0.6, 0.1], [0.5, 0.4]], [[0.5, 0.2], [0.5, 0.2]]])
-    assert refusal_changes(base, scaled).tolist() == pytest.approx([0.1, 0.0], abs=1e-7)
-
-
 @pytest.mark.parametrize(
     ("options", "match"),
     [
@@ -176,6 +169,7 @@ def test_refusal_changes_are_absolute_means() -> None:
         ({"standardized_scatter": True}, "belongs to variant=datashield with layer=auto"),
         ({"layer": -1}, "layer"),
         ({"layer": "last"}, "layer"),
+        ({"variant": "datashield", "layer": "generated"}, "layer=generated is LARF's choice"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(options: dict[str, Any], match: str) -> None:
@@ -223,6 +217,23 @@ def test_larf_takes_the_layer_that_moves_refusals_most(tiny_lm: LanguageModel) -
     assert "over 40 prompts" in details["layer_chosen_by"]
 
 
+def test_larf_can_choose_by_generated_answers(
+    own: Path, tiny_lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over the borderline requests of the anchors; states are read there."""
+    monkeypatch.setattr(layer_choice, "REFUSALS", ("r",))  # the toy says no refusal
+    requests = [{"id": f"b{i}", "prompt": f"{text} now"} for i, text in enumerate(toy.TOPICS)]
+    text = "".join(json.dumps(line) + "\n" for line in requests)
+    (own / "borderline.jsonl").write_text(text, encoding="utf-8")
+    scores = Direction(anchors=own, layer="generated").rank(inputs_for(tiny_lm))
+    details = scores.details
+    assert details["layer"] == 1 + int(np.argmax(details["layer_table"]))
+    assert np.array(details["layer_refusals"]).shape == (2, 6)
+    assert "among 8 greedy answers of 32 tokens" in details["layer_chosen_by"]
+    given = Direction(anchors=own, layer=details["layer"]).rank(inputs_for(tiny_lm))
+    assert scores.values.tobytes() == given.values.tobytes()
+
+
 def test_datashield_takes_the_layer_that_separates_most(tiny_lm: LanguageModel) -> None:
     """The table starts at the embeddings, where the end token is the same in every row: 0."""
     details = Direction(variant="datashield").rank(inputs_for(tiny_lm)).details
@@ -236,7 +247,7 @@ def test_of_equal_layers_the_lowest_is_taken(
     tiny_lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A tie is no reason to go deeper."""
-    monkeypatch.setattr(direction, "refusal_changes", lambda *_: torch.tensor([0.25, 0.25]))
+    monkeypatch.setattr(layer_choice, "refusal_changes", lambda *_: torch.tensor([0.25, 0.25]))
     assert Direction().rank(inputs_for(tiny_lm)).details["layer"] == 1
 
 
@@ -294,9 +305,3 @@ def test_use_sets_needs_both_sets(missing: str, tiny_lm: LanguageModel) -> None:
             Direction(use_sets=True).rank(inputs_for(tiny_lm, **{missing: None}))
     finally:
         handle.remove()
-
-
-def test_prompts_are_taken_at_even_distances() -> None:
-    """Files are sorted by kind: the first twenty would be of one kind."""
-    assert direction._spread("abcdefgh", 4) == ["a", "c", "e", "g"]
-    assert direction._spread("abc", 4) == ["a", "b", "c"]

@@ -14,7 +14,13 @@ from tamis.data.rendered import RenderedRows
 from tamis.data.template import RenderConfig, render
 from tamis.errors import ConfigError
 from tamis.models import batches
-from tamis.models.layer_scaling import mass_when_scaled, next_token_mass, scaled, split_rows
+from tamis.models.layer_scaling import (
+    answers_when_scaled,
+    mass_when_scaled,
+    next_token_mass,
+    scaled,
+    split_rows,
+)
 from tamis.models.load import LanguageModel
 
 PROMPTS = [[5, 9, 30, 31], [7], [200, 6, 8, 8, 40, 41, 42]]
@@ -105,6 +111,46 @@ def test_each_layer_is_scaled_alone(tiny_lm: LanguageModel) -> None:
                     weight.mul_(factor)
             expected = [alone(other, prompt) for prompt in PROMPTS]
             assert found[layer, place].tolist() == pytest.approx(expected, rel=1e-5)
+
+
+@torch.no_grad()
+def greedy(model: Any, prompt: list[int], n: int) -> str:
+    """Answer with the likeliest token n times, the whole text run again for each."""
+    tokens = list(prompt)
+    for _ in range(n):
+        tokens.append(int(model(input_ids=torch.tensor([tokens])).logits[0, -1].argmax()))
+        if tokens[-1] == toy.tokenizer().eos_token_id:
+            break
+    text: str = toy.tokenizer().decode(tokens[len(prompt) :], skip_special_tokens=True)
+    return text
+
+
+@pytest.mark.parametrize("budget", [1, 10_000])
+def test_answers_are_counted_with_each_layer_scaled_alone(
+    budget: int, tiny_lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop over layers, factors, prompts and tokens, written out; weights stay bit-equal."""
+    monkeypatch.setattr(batches, "CPU_BATCH_TOKENS", budget)
+    prompts = [*PROMPTS, *([token] for token in range(20, 40, 4))]
+    expected = torch.zeros(2, 3, dtype=torch.int64)
+    for layer in (0, 1):
+        for place, factor in enumerate((0.7, 1.1, 1.3)):
+            other = copy.deepcopy(tiny_lm.model)
+            with torch.no_grad():
+                for weight in other.model.layers[layer].parameters():
+                    weight.mul_(factor)
+            for prompt in prompts:
+                expected[layer, place] += "r" in greedy(other, prompt, 5)
+    before = tensors(tiny_lm.model)
+    seen: list[tuple[int, int]] = []
+    found = answers_when_scaled(
+        tiny_lm, prompts, lambda text: "r" in text, (0.7, 1.1, 1.3), max_new_tokens=5,
+        progress=lambda done, total, _: seen.append((done, total)),
+    )  # fmt: skip
+    assert torch.equal(found, expected)
+    assert len(set(expected.flatten().tolist())) > 1
+    assert tensors(tiny_lm.model) == before
+    assert seen == [(done, 6) for done in range(1, 7)]
 
 
 def test_a_factor_of_one_changes_nothing(tiny_lm: LanguageModel) -> None:
