@@ -175,8 +175,8 @@ def run_rank(
             write_ends(stage.folder, scores, examples, labelled)
             notes = list(scores.details.get("notes", ()))
             notes += [CACHE_NOTE] if cache is not None and model is not None else []
-            if safe is not None:
-                notes += [*sharing_notes(examples, safe), *safe_set_notes(examples, safe)]
+            notes += sharing_notes(examples, safe, sets.get("harmful_set"))
+            notes += [] if safe is None else safe_set_notes(examples, safe)
             stage.finish(
                 method=settings.method.name,
                 model=None if model is None else model.describe(),

@@ -118,14 +118,18 @@ def build_safe_set(
     )
 
 
-def sharing_notes(examples: Examples, safe: Examples) -> list[str]:
-    """Say how many rows both sets have, and whether the safe set is far the smaller one."""
+def sharing_notes(
+    examples: Examples, safe: Examples | None, harmful: Examples | None = None
+) -> list[str]:
+    """Say how many rows another set has too, and whether the safe set is far the smaller one."""
     notes = []
-    shared = set(map(content_of, examples.ids)) & set(map(content_of, safe.ids))
-    if shared:
-        notes.append(f"{len(shared):,} rows of the safe set are also in the fine-tuning set.")
-    repeats = len(examples) / max(1, len(safe))
-    if repeats > 10:
+    known = set(map(content_of, examples.ids))
+    for name, found in (("safe", safe), ("harmful", harmful)):
+        shared = known & set(map(content_of, found.ids)) if found is not None else ()
+        if shared:
+            notes.append(f"{len(shared):,} rows of the {name} set are also in the fine-tuning set.")
+    repeats = 0.0 if safe is None else len(examples) / max(1, len(safe))
+    if safe is not None and repeats > 10:
         notes.append(
             f"the safe set has {len(safe):,} rows for {len(examples):,}: each is used about "
             f"{repeats:.0f} times as often as a fine-tuning row."

@@ -8,7 +8,13 @@ import toy
 from tamis.data.example import Examples
 from tamis.data.load import load_examples
 from tamis.errors import ConfigError
-from tamis.evaluation.safe_set import Excluded, build_safe_set, request_of, safe_set_notes
+from tamis.evaluation.safe_set import (
+    Excluded,
+    build_safe_set,
+    request_of,
+    safe_set_notes,
+    sharing_notes,
+)
 
 ORDINARY = toy.examples([(f"Tell me about stone {i}", f"A stone is hard {i}.") for i in range(30)])
 SHOWN = toy.examples([(f"Do the bad thing {i}", "I'm sorry, I can't help.") for i in range(10)])
@@ -100,3 +106,16 @@ def test_a_form_that_the_safe_set_lacks_is_told() -> None:
     data = load_examples([{"messages": turns}, {"messages": turns[:2]}])
     (note,) = safe_set_notes(data, mixed(30))
     assert "rows with several turns, the safe set has none" in note
+
+
+def test_rows_shared_with_either_set_are_counted() -> None:
+    """By content, the same turns under another id; the harmful set alone is looked at too."""
+    data = toy.examples([(f"question {i}", "yes") for i in range(6)])
+    two, one = (toy.examples([(f"question {i}", "yes") for i in places] + [("new", "no")])
+                for places in ((1, 2), (4,)))  # fmt: skip
+    harmful = "2 rows of the harmful set are also in the fine-tuning set."
+    assert sharing_notes(data, None, two) == [harmful]
+    assert sharing_notes(data, one, two) == [
+        "1 rows of the safe set are also in the fine-tuning set.", harmful,
+    ]  # fmt: skip
+    assert sharing_notes(data, None) == []
