@@ -30,7 +30,8 @@ def planted_ids(
         Ids of the chosen rows, in the order given.
 
     Raises:
-        ConfigError: The rate is out of range, or a kind is missing.
+        ConfigError: The rate is out of range, a kind is missing, or the rows are too few for one of
+            either kind at this rate.
     """
     if not 0 <= rate < 1:
         raise ConfigError(f"contamination rate {rate} is not in [0, 1).")
@@ -47,5 +48,11 @@ def planted_ids(
     n_bad = round(rate / (1 - rate) * n_other)
     if n_bad > n_harmful:
         n_bad, good = n_harmful, good[: round((1 - rate) / rate * n_harmful)]
+    if rate > 0 and not (n_bad and len(good)):
+        none, n, way = ("other", n_harmful, "lower") if n_bad else ("harmful", n_other, "raise")
+        raise ConfigError(
+            f"a contamination rate of {rate} is less than one {none} row beside {n:,}: {way} the "
+            "rate, or give more rows."
+        )
     chosen = set(bad[:n_bad].tolist()) | set(good.tolist())
     return [row for place, row in enumerate(ids) if place in chosen]

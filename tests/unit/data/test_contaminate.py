@@ -59,3 +59,10 @@ def test_a_missing_kind_is_refused() -> None:
     """Nothing can be planted where nothing is harmful."""
     with pytest.raises(ConfigError, match="0 harmful and 200 other rows cannot be mixed"):
         planted_ids(IDS, np.zeros(200, bool), 0.1, seed=0)
+
+
+@pytest.mark.parametrize(("rate", "kind"), [(0.003, "harmful"), (0.995, "other")])
+def test_a_rate_that_means_no_row_is_refused(rate: float, kind: str) -> None:
+    """.003 / .997 x 150 is .45 harmful rows, .005 / .995 x 50 is .25 others: none of a kind."""
+    with pytest.raises(ConfigError, match=f"rate of {rate} is less than one {kind} row"):
+        planted(rate)
