@@ -29,6 +29,7 @@ from tamis.methods.scores import Scores as Scores
 if TYPE_CHECKING:
     from tamis.models.features import FeatureCache
     from tamis.models.load import LanguageModel
+    from tamis.models.pass_counter import PassCount
     from tamis.models.state_selector import StateSelector
 
 Report = Callable[[str, int, int, dict[str, float]], None]  # stage, done, total, figures
@@ -52,6 +53,7 @@ class RankingInputs:
             them in `work`, or in memory.
         cache_gib: Largest disk space for features.
         report: Called with progress; None is silent.
+        passes: Counts how much of the model is run; None counts nothing.
     """
 
     finetuning_set: Examples
@@ -66,6 +68,7 @@ class RankingInputs:
     cache: Path | None = None
     cache_gib: float = 100.0
     report: Report | None = None
+    passes: PassCount | None = None
 
     @functools.cached_property
     def features(self) -> FeatureCache:
@@ -75,7 +78,9 @@ class RankingInputs:
         if self.model is None:
             raise ConfigError("features of rows need a model: give --model.")
         own = None if self.work is None else self.work / "features"
-        return FeatureCache(self.model, self.cache or own, disk_gib=self.cache_gib)
+        return FeatureCache(
+            self.model, self.cache or own, disk_gib=self.cache_gib, passes=self.passes
+        )
 
     def rendered(self, which: str | Examples = "finetuning_set") -> RenderedRows:
         """Render a set, by name, or any other rows, with the ranking model's tokenizer."""
@@ -276,6 +281,7 @@ def _counted(method: Ranker, inputs: RankingInputs, name: str) -> Scores:
     from tamis.models.pass_counter import counted_passes
 
     with counted_passes(inputs.model.model) as count:
+        inputs = replace(inputs, passes=count)
         scores = _ranked(method, inputs, name)
     passes = count.per_token(int(inputs.rendered().lengths.sum()))
     return scores if passes is None else replace(

@@ -43,6 +43,7 @@ from tamis.models.trunk import capturing
 
 if TYPE_CHECKING:
     from tamis.models.load import LanguageModel
+    from tamis.models.pass_counter import PassCount
 
 Progress = Callable[[int, int, dict[str, float]], None]  # done, total, figures to show
 _GIB = 2**30
@@ -58,13 +59,16 @@ class FeatureCache:
         memory_gib: Largest memory for features when there is no folder.
         disk_gib: Largest disk space for one call's features.
         max_batch_tokens: Tokens run at once, padding included; None is chosen by the device.
+        passes: Told what is wanted, kept or not; None where nobody counts.
     """
 
     def __init__(
         self, lm: LanguageModel, folder: Path | None = None, *, memory_gib: float = 2.0,
         disk_gib: float = 100.0, max_batch_tokens: int | None = None,
+        passes: PassCount | None = None,
     ) -> None:  # fmt: skip
         self.lm = lm
+        self._passes_wanted = passes
         self.memory_gib, self.disk_gib = memory_gib, disk_gib
         self.max_batch_tokens = max_batch_tokens or batch_tokens(lm.device)
         self._folder = folder
@@ -85,6 +89,8 @@ class FeatureCache:
         n_layers = layer_count(self.lm.model)
         features = [Feature.parse(name, n_layers) for name in dict.fromkeys(names)]
         keys = self.keys(rows)
+        depths = [n_layers if f.depth is None else f.depth for f in features]
+        self._note(rows, max(depths, default=0))
         wanted: dict[bytes, int] = {}  # rows with equal tokens are one
         for index in rows.id_order:
             if any(keys[index] not in self._store(feature.name) for feature in features):
@@ -159,6 +165,7 @@ class FeatureCache:
             float64 (n); NaN where a row is not usable.
         """
         store, keys = self._tuned(recipe), self.keys(rows)
+        self._note(rows, layer_count(self.lm.model))
         lacking = {keys[index]: int(index) for index in rows.id_order if keys[index] not in store}
         if lacking:
             found = torch.from_numpy(compute(list(lacking.values())))
@@ -172,6 +179,13 @@ class FeatureCache:
         """Whether `tuned_losses` would compute nothing."""
         store, keys = self._tuned(recipe), self.keys(rows)
         return all(keys[index] in store for index in rows.id_order)
+
+    def _note(self, rows: RenderedRows | JoinedRows, depth: int) -> None:
+        """Say what one reading of these rows takes where nothing is kept."""
+        if self._passes_wanted is not None:
+            keys = self.keys(rows)
+            lengths = {keys[index]: int(rows.lengths[index]) for index in rows.id_order}
+            self._passes_wanted.read(depth, sum(lengths.values()))
 
     def _tuned(self, recipe: Mapping[str, Any]) -> RowStore:
         text = json.dumps(recipe, sort_keys=True)

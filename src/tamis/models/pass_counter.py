@@ -23,18 +23,29 @@ class PassCount:
         forward: Of forward passes, those that gradient checkpointing repeats included; a layer
             that a trunk stands for is not run.
         backward: Of forward passes whose gradient was wanted.
+        reading: The least that the largest request for features takes where none of them is kept:
+            fewer forward passes mean that kept ones served.
     """
 
     n_layers: int
     forward: int = 0
     backward: int = 0
+    reading: int = 0
+
+    def read(self, depth: int, n_tokens: int) -> None:
+        """Note that features of so many tokens after `depth` layers are wanted."""
+        self.reading = max(self.reading, depth * n_tokens)
 
     def per_token(self, n_tokens: int) -> dict[str, float] | None:
-        """Return whole passes of the model per token of the data; None without tokens."""
+        """Return whole passes of the model per token of the data; None without tokens.
+
+        `reading` is there where features were wanted.
+        """
         if not n_tokens:
             return None
         whole = self.n_layers * n_tokens
-        return {"forward": self.forward / whole, "backward": self.backward / whole}
+        found = {"forward": self.forward / whole, "backward": self.backward / whole}
+        return {**found, "reading": self.reading / whole} if self.reading else found
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 import toy
 from tamis.methods.base import rank
 from tamis.methods.loss import Loss
+from tamis.methods.saft import SAFT
 from tamis.methods.seal import SEAL
 from tamis.models.pass_counter import counted_passes
 from tamis.models.recompute import recomputing
@@ -69,3 +71,17 @@ def test_recomputed_layers_are_counted() -> None:
             lm.model.requires_grad_(False)
         found[checkpointing] = count.forward, count.backward
     assert found == {False: (12, 6), True: (18, 6)}
+
+
+def test_what_one_reading_takes_stands_beside_what_was_run(tmp_path: Path) -> None:
+    """Kept losses are read for nothing; states of the first of two layers are half a pass."""
+    data = toy.contaminated_set(8, n_harmful=2, n_safe=8)
+    lm = toy.tiny_lm()
+
+    def passes(method: Any) -> Any:
+        return rank(data.finetuning_set, method, model=lm, cache=tmp_path).details["passes"]
+
+    first, second = passes(Loss()), passes(Loss())
+    assert first["reading"] == second["reading"] == 1.0 <= first["forward"]
+    assert second["forward"] == 0.0
+    assert passes(SAFT(mode="published"))["reading"] == 0.5
