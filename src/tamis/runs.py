@@ -27,6 +27,7 @@ import yaml
 from tamis.errors import ConfigError, MismatchError
 from tamis.files import write_json, write_text_atomic
 from tamis.memory import PeakMemory
+from tamis.request import differences, identity, without
 
 REPORTED_PACKAGES = (
     "tamis", "torch", "transformers", "peft", "trl", "accelerate", "datasets", "pyarrow", "numpy",
@@ -105,9 +106,13 @@ class Stage:
         return (self.folder / _MANIFEST).exists()
 
     @property
-    def finished_as_asked(self) -> bool:
-        """Whether entering would find this very request finished; nothing is locked or changed."""
-        return self.finished and self._is_request(self._earlier())
+    def differences(self) -> str:
+        """What of the work in this folder, which holds a request, was asked otherwise; else ""."""
+        earlier = self._earlier()
+        # A command that failed before any work must not block its corrected version.
+        if self._is_request(earlier) or self._nothing_done():
+            return ""
+        return differences(self._compared(earlier), self._compared(self.request))
 
     @property
     def work(self) -> Path:
@@ -147,9 +152,7 @@ class Stage:
                 if earlier != self.request and not self.finished:  # it says how to run this again
                     self._write_config()
                 return
-            # A command that failed before any work must not block its corrected version.
-            if not self._overwrite and not self._nothing_done():
-                differences = _differences(self._compared(earlier), self._compared(self.request))
+            if not self._overwrite and (differences := self.differences):
                 raise MismatchError(
                     f"{self.folder} holds another run ({differences}). "
                     "Give another --out, or --overwrite to replace it."
@@ -174,12 +177,12 @@ class Stage:
             return None
 
     def _is_request(self, earlier: Any) -> bool:
-        wanted = self._compared(self.request)
-        return bool(_identity(self._compared(earlier)) == _identity(wanted))
+        asked, wanted = self._compared(earlier), self._compared(self.request)
+        return bool(identity(asked) == identity(wanted))
 
     def _compared(self, request: Any) -> Any:
         for path in self._uncompared:
-            request = _without(request, path)
+            request = without(request, path)
         return request
 
     def _nothing_done(self) -> bool:
@@ -262,39 +265,3 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def _without(values: Any, path: Sequence[str]) -> Any:
-    """Leave out one nested entry."""
-    if not isinstance(values, dict) or path[0] not in values:
-        return values
-    rest = {key: value for key, value in values.items() if key != path[0]}
-    return rest if len(path) == 1 else {**values, path[0]: _without(values[path[0]], path[1:])}
-
-
-def _identity(request: Any) -> Any:
-    """Leave out where inputs lay: the same bytes elsewhere are the same request."""
-    if not isinstance(request, dict):
-        return request
-    inputs = request.get("inputs") or {}
-    bare = {
-        role: {k: v for k, v in entry.items() if k != "path" or "sha256" not in entry}
-        for role, entry in inputs.items()
-    }
-    return {**request, "inputs": bare}
-
-
-def _differences(earlier: Any, wanted: Any, where: str = "") -> str:
-    """Name the settings that differ, at most four, with both values."""
-    found: list[str] = []
-
-    def walk(a: Any, b: Any, path: str) -> None:
-        if isinstance(a, dict) and isinstance(b, dict):
-            for key in dict.fromkeys([*a, *b]):
-                walk(a.get(key), b.get(key), f"{path}.{key}" if path else str(key))
-        elif a != b:
-            found.append(f"{path}: {a!r} there, {b!r} now")
-
-    walk(earlier, wanted, where)
-    shown = "; ".join(found[:4])
-    return shown + (f"; and {len(found) - 4} more" if len(found) > 4 else "")

@@ -91,9 +91,18 @@ class CompareConfig(Section):
 
     @model_validator(mode="after")
     def _buildable(self) -> Self:
-        for method in self.methods.values():
-            build_method(method.name, method.options)  # wrong options are told before any work
+        """Wrong options and missing sets are told before any work."""
+        for label, method in self.methods.items():
+            requires = build_method(method.name, method.options).requires
+            for needed in ("safe_set", "harmful_set"):
+                if needed in requires and getattr(self, needed) is None:
+                    raise ValueError(f"methods.{label} needs {needed}: set it")
         return self
+
+    def learns(self, method: str) -> bool:
+        """Whether the method of a label is given labels of some of the rows."""
+        found = self.methods[method]
+        return "trusted_set" in build_method(found.name, found.options).requires
 
     @classmethod
     def read(cls, path: Path, sets: Sequence[str] = ()) -> Self:
@@ -122,16 +131,17 @@ class Job:
     draw: int
 
     @property
-    def folder(self) -> str:
-        """Where it lies below the comparison's folder."""
-        return f"cells/{self.rows}/{self.method}-{self.draw}"
+    def name(self) -> str:
+        """What it is called, and where it lies below `cells`."""
+        return f"{self.rows}/{self.method}-{self.draw}"
 
 
 def jobs(config: CompareConfig, examples: Examples, truth: Sequence[Label]) -> list[Job]:
     """List every ranking, all rows first.
 
     Raises:
-        ConfigError: A part names no rows, or a method that is not compared.
+        ConfigError: A part names no rows, or a method that is not compared, or there are no more
+            rows than labels to learn from.
     """
     harmful = np.array([label.harmful for label in truth], dtype=bool)
     found = [
@@ -154,4 +164,11 @@ def jobs(config: CompareConfig, examples: Examples, truth: Sequence[Label]) -> l
             )  # fmt: skip
             chosen = part.methods or list(config.methods)
             found += [Job(name, tuple(ids), method, config.seeds[0], draw) for method in chosen]
+    for job in found:
+        n = len(examples if job.ids is None else job.ids)
+        if n <= config.n_trusted and config.learns(job.method):
+            raise ConfigError(
+                f"n_trusted is {config.n_trusted:,}, and {job.rows!r} has {n:,} rows: {job.method} "
+                "would learn from all of them and be measured on none. Lower n_trusted."
+            )
     return found

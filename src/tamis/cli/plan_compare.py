@@ -13,40 +13,24 @@ The second and the third, larger, give the time per row.
 
 from __future__ import annotations
 
-import itertools
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tamis.cli.compare_config import Job
-from tamis.cli.plan_ranking import (
-    Sample,
-    asks_endpoint,
-    draw_sample,
-    line_minutes,
-    minutes_of,
-    safe_part,
-)
-from tamis.data.example import Examples
-from tamis.data.load import load_examples
-from tamis.methods import build_method
-from tamis.report.text import clipped
+from tamis.cli.plan_compare_sample import Kind, Measured, Times
+from tamis.cli.plan_ranking import Sample, draw_sample, minutes_of
 from tamis.rng import numpy_generator
 
 if TYPE_CHECKING:
     from tamis.cli.compare import Prepared
     from tamis.cli.progress import ProgressReport
 
-Kind = Literal["first", "seed", "part"]
 MEASURED_ROWS = 4000  # of the bootstrap, whose time grows with the rows
-MOST_SAFE_ROWS = 500  # to run a method on all of them several times
-REASON_CHARACTERS = 120
-LITTLE_MINUTES = 0.2  # a bound as low as this is as good as an estimate
 
 
 @dataclass(frozen=True)
@@ -59,6 +43,7 @@ class MethodForecast:
         n_finished: Rankings that are there.
         minutes: Of those to do; None where it cannot be told.
         why: What it rests on, or why it cannot be told.
+        refusal: What the method said where it refused rows of the sample; it may refuse rankings.
     """
 
     method: str
@@ -66,6 +51,7 @@ class MethodForecast:
     n_finished: int
     minutes: float | None
     why: str
+    refusal: str | None = None
 
 
 @dataclass(frozen=True)
@@ -110,10 +96,10 @@ def plan_compare(prepared: Prepared, report: ProgressReport | None = None) -> Fo
     ))  # fmt: skip
     left = {job.method for job, there in zip(jobs, finished, strict=True) if not there}
     sample = draw_sample(prepared.examples, prepared.lengths, 0)
-    times: dict[str, Mapping[Kind, _Times] | str] = {}
+    times: dict[str, Mapping[Kind, Times] | str] = {}
     n_readouts: dict[str, int] = {}
     with tempfile.TemporaryDirectory(prefix="tamis-plan-") as folder:
-        measured = _Measured(prepared, sample, Path(folder)) if left else None
+        measured = Measured(prepared, sample, Path(folder)) if left else None
         for number, name in enumerate(order if measured else ()):
             assert measured is not None
             wanted = {kind for job, kind, there in zip(jobs, kinds, finished, strict=True)
@@ -127,7 +113,8 @@ def plan_compare(prepared: Prepared, report: ProgressReport | None = None) -> Fo
         mine = [(job, kind) for job, kind, there in zip(jobs, kinds, finished, strict=True)
                 if job.method == name and not there]  # fmt: skip
         n_finished = sum(job.method == name for job in jobs) - len(mine)
-        lines.append(_line(name, mine, n_finished, times.get(name, {}), sample))
+        line = _line(name, mine, n_finished, times.get(name, {}), sample)
+        lines.append(replace(line, refusal=measured.refusals.get(name) if measured else None))
     seconds = prepared.read_seconds * (len(jobs) - sum(finished))
     measuring = sum(_n_rows(job, sample) * n_readouts.get(job.method, 1) for job in jobs)
     return Forecast(tuple(lines), seconds / 60 + measuring * _measuring_minutes(prepared))
@@ -148,29 +135,9 @@ def job_kinds(jobs: Sequence[Job]) -> list[Kind]:
     return kinds
 
 
-@dataclass(frozen=True)
-class _Times:
-    """Minutes and tokens of two sets of rows, minutes that come once, whether rows are known."""
-
-    few: tuple[float, int]
-    many: tuple[float, int]
-    once: float = 0.0
-    cached: bool = False
-
-    def minutes(self, tokens: float) -> float | None:
-        """Of a ranking of so many tokens; None where the sample does not tell."""
-        found = line_minutes(self.few, self.many, tokens)
-        if found is None and self.cached:  # what is done for a row is done: the rest is constant
-            found = max(self.few[0], self.many[0])
-        if found is None:  # at most in proportion
-            most = self.many[0] * max(1.0, tokens / self.many[1])
-            found = most if most <= LITTLE_MINUTES else None
-        return None if found is None else found + self.once
-
-
 def _line(
     name: str, jobs: Sequence[tuple[Job, Kind]], n_finished: int,
-    times: Mapping[Kind, _Times] | str, sample: Sample,
+    times: Mapping[Kind, Times] | str, sample: Sample,
 ) -> MethodForecast:  # fmt: skip
     """Add up the rankings of one method."""
     if not jobs:
@@ -189,99 +156,6 @@ def _line(
 
 def _n_rows(job: Job, sample: Sample) -> int:
     return sample.n_rows if job.ids is None else len(job.ids)
-
-
-class _Measured:
-    """Runs methods on parts of the sample, with one cache for all of them."""
-
-    def __init__(self, prepared: Prepared, sample: Sample, work: Path) -> None:
-        config = prepared.config
-        self._prepared, self._sample, self._work = prepared, sample, work
-        self._runs = itertools.count()
-        others = config.safe_data or config.data
-        self._safe, self._harmful = (
-            None if given is None else load_examples(given, others)
-            for given in (config.safe_set, config.harmful_set)
-        )
-        self.n_readouts: dict[str, int] = {}
-        quarter = max(1, len(sample.ids) // 4)
-        # The longest rows come first in a sample; they are in the largest set.
-        self._rows = {"cold": slice(-quarter, None), "few": slice(-2 * quarter, -quarter),
-                      "many": slice(0, max(1, len(sample.ids) - 2 * quarter))}  # fmt: skip
-
-    def times(self, name: str, kinds: set[Kind]) -> Mapping[Kind, _Times] | str:
-        """Return the time of every kind asked for, or why it cannot be told."""
-        method = self._prepared.config.methods[name]
-        if asks_endpoint(method.resolved()):
-            return "cannot be told: it asks an endpoint, and asking costs"
-        try:
-            cold, whole_safe = self._cold(name)
-            found: dict[Kind, _Times] = {}
-            wanted: list[Kind] = ["first", "seed", "part"]
-            for kind in wanted:
-                # The first fills the cache, for the other kinds and for other methods.
-                if kind == "first" or kind in kinds:
-                    few, many = (self._run(name, size, kind, whole_safe)
-                                 for size in ("few", "many"))  # fmt: skip
-                    once = max(0.0, cold - few[0]) if kind == "first" else 0.0
-                    found[kind] = _Times(few, many, once, kind != "first")
-        except Exception as error:  # a method that needs more rows must not end the comparison
-            why = clipped(" ".join(str(error).split()), REASON_CHARACTERS)[0]
-            return f"cannot be told: on a few rows it stops ({why})"
-        return found
-
-    def _cold(self, name: str) -> tuple[float, bool]:
-        """Run for the first time; return the minutes, and whether the whole safe set is needed.
-
-        A method that refuses a few safe rows is given all: its work on them then comes once. What
-        it did before it refused is in the cache, so that time counts too.
-        """
-        start = time.perf_counter()
-        whole_safe = False
-        try:
-            self._run(name, "cold", "first", whole_safe)
-        except Exception:
-            if self._safe is None or len(self._safe) > MOST_SAFE_ROWS:
-                raise
-            whole_safe = True
-            self._run(name, "cold", "first", whole_safe)
-        return (time.perf_counter() - start) / 60, whole_safe
-
-    def _run(self, name: str, size: str, kind: Kind, whole_safe: bool) -> tuple[float, int]:
-        """Rank some rows of the sample; return minutes and tokens."""
-        from tamis.methods.base import rank
-
-        config = self._prepared.config
-        method = config.methods[name]
-        built = build_method(method.name, method.options)
-        # A part of the rows is one fewer, where there are two, so that it is another set.
-        chosen = list(zip(self._sample.ids, self._sample.lengths, strict=True))[self._rows[size]]
-        chosen = chosen[1:] or chosen if kind == "part" else chosen
-        rows = self._sample.seen.restrict([row for row, _ in chosen])
-        seed = 1 if kind == "seed" else 0
-        sets: dict[str, Any] = {"harmful_set": self._harmful}
-        if self._safe is not None:
-            least = len(self._safe) if whole_safe else getattr(built, "safe_batch_size", 1)
-            sets["safe_set"] = safe_part(self._safe, len(rows), self._sample.n_rows, least, seed=0)
-        if "trusted_set" in built.requires:
-            sets["trusted_set"], sets["trusted_harmful"] = self._trusted(seed)
-        work = self._work / f"run-{next(self._runs)}"
-        scores: list[Any] = []
-        minutes = minutes_of(lambda: scores.append(rank(
-            rows, built, **sets, model=self._prepared.model if "model" in built.requires else None,
-            render=config.render, seed=seed, work=work, cache=self._work / "cache",
-            name=method.name,
-        )))  # fmt: skip
-        self.n_readouts[name] = len(scores[0].readouts())
-        return minutes, sum(length for _, length in chosen)
-
-    def _trusted(self, seed: int) -> tuple[Examples, np.ndarray[Any, Any]]:
-        """Draw as many labelled rows as every ranking is given."""
-        examples, truth = self._prepared.examples, self._prepared.truth
-        order = numpy_generator(seed, "plan", "trusted").permutation(len(examples))
-        drawn = np.sort(order[: self._prepared.config.n_trusted])
-        harmful = np.array([truth[i].harmful for i in drawn], dtype=bool)
-        return examples.restrict([examples.ids[i] for i in drawn]), harmful
 
 
 def _measuring_minutes(prepared: Prepared) -> float:

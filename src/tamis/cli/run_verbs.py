@@ -107,7 +107,8 @@ def compare(
     from tamis.cli.compare_config import CompareConfig
     from tamis.cli.plan_compare import plan_compare
     from tamis.cli.progress import ProgressReport
-    from tamis.cli.show_comparison import comparison_tables, forecast_table
+    from tamis.cli.show_comparison import comparison_tables, forecast_table, refusal_summary
+    from tamis.errors import TamisError
 
     settings = CompareConfig.read(config, sets or [])
     with ProgressReport(stderr) as progress:
@@ -125,10 +126,12 @@ def compare(
     assert found is not None
     if as_json:
         typer.echo(json.dumps(found))
-        return
-    console = Console()
-    console.print(comparison_tables(found, console.width))
-    typer.echo(f"comparison: {settings.out / 'comparison.json'}")
+    else:
+        console = Console()
+        console.print(comparison_tables(found, console.width))
+        typer.echo(f"comparison: {settings.out / 'comparison.json'}")
+    if refused := refusal_summary(found):
+        raise TamisError(refused)
 
 
 @cli.command(name="safe-set")

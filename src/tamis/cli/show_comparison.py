@@ -24,6 +24,10 @@ _COLUMN = 19  # characters of an interval with its borders
 LABELS_NOTE = (
     "(labels): learned from labels of some of these rows, and measured on the others only."
 )
+CACHED_NOTE = (
+    "cached: an earlier ranking left what this one reads of the model, and paid for it; alone it "
+    "would take longer."
+)
 
 
 def methods_known() -> list[dict[str, Any]]:
@@ -68,7 +72,9 @@ def forecast_table(found: Forecast) -> RenderableType:
         table.add_column(heading, justify="right")
     table.add_column("Measured on")
     for method in found.methods:
-        minutes = "not told" if method.minutes is None else f"{method.minutes:.1f}"
+        minutes = f"{method.minutes:.1f}" if method.minutes is not None else (
+            "refused" if method.refusal else "not told"
+        )  # fmt: skip
         table.add_row(Text(visible(method.method)), f"{method.n_left:,}",
                       f"{method.n_finished:,}", minutes, Text(visible(method.why)))  # fmt: skip
     table.add_row("reading and measuring", "", "", f"{found.measuring_minutes:.1f}", "")
@@ -77,14 +83,19 @@ def forecast_table(found: Forecast) -> RenderableType:
     table.add_row("all", f"{sum(m.n_left for m in found.methods):,}",
                   f"{sum(m.n_finished for m in found.methods):,}", f"{found.minutes:.1f}",
                   untold)  # fmt: skip
-    return table
+    refused = [
+        Text(visible(f"{m.method} refuses a few of the rows, and may refuse its rankings: "
+                     f"{m.refusal}"), "yellow")
+        for m in found.methods if m.refusal
+    ]  # fmt: skip
+    return Group(table, *refused)
 
 
 def comparison_tables(found: Mapping[str, Any], width: int = 80) -> RenderableType:
     """Return one table per set of rows, and what the cues say.
 
     Args:
-        found: What `run_compare` gave.
+        found: What `run_compare` gave; what was refused comes last.
         width: Characters of the terminal.
     """
     parts: list[RenderableType] = []
@@ -94,14 +105,32 @@ def comparison_tables(found: Mapping[str, Any], width: int = 80) -> RenderableTy
         parts += [Text(visible(sentence), "yellow") for sentence in found["cues"].get(rows, ())]
     if any(entry["uses_labels"] for entry in found["entries"]):
         parts.append(Text(LABELS_NOTE, "dim"))
+    if any(entry["n_cached"] for entry in found["entries"]):
+        parts.append(Text(CACHED_NOTE, "dim"))
+    parts += [
+        Text(visible(f"refused: {one['method']} on {one['rows']}, {len(one['rankings'])} of "
+                     f"{one['of']} rankings: {' '.join(one['reasons'])}"), "yellow")
+        for one in found["refused"]
+    ]  # fmt: skip
     return Group(*parts)
+
+
+def refusal_summary(found: Mapping[str, Any]) -> str | None:
+    """Name the rankings of a comparison that were refused; None where all are there."""
+    names = [name for one in found["refused"] for name in one["rankings"]]
+    if not names:
+        return None
+    return (
+        f"{len(names):,} rankings were refused: {', '.join(names)}. The reasons stand above and in "
+        "comparison.json, with the figures of the others; the same command tries these again."
+    )
 
 
 def _rows_table(rows: str, entries: Sequence[Mapping[str, Any]], width: int) -> Table:
     """One set of rows; methods that learned from labels stand below the others."""
     names = [visible(entry["method"]) + (" (labels)" if entry["uses_labels"] else "")
              for entry in entries]  # fmt: skip
-    room = width - max(map(len, names)) - (len(_SHOWN) + 1) * _COLUMN - 14  # seconds and borders
+    room = width - max(map(len, names)) - (len(_SHOWN) + 1) * _COLUMN - 16  # seconds and borders
     shown = {**_SHOWN, **dict(list(_WIDER.items())[: max(0, room // _COLUMN)])}
     score = max((entry["readouts"]["score"] for entry in entries), key=lambda found: found["n"])
     title = f"{visible(rows)}: {score['n']:,} rows, {score['n_harmful']:,} harmful"
@@ -117,8 +146,17 @@ def _rows_table(rows: str, entries: Sequence[Mapping[str, Any]], width: int) -> 
                 hard = score["slices"].get("hard_negative")
                 cells = [_interval(score[measure]) for measure in shown]
                 cells.append(_interval(hard["auroc"]) if hard else "-")
-                table.add_row(Text(name), *cells, f"{sum(entry['seconds']):,.0f}")
+                table.add_row(Text(name), *cells, _seconds(entry))
     return table
+
+
+def _seconds(entry: Mapping[str, Any]) -> str:
+    """Seconds of all rankings, and how many of them read the cache instead of the model."""
+    n, n_cached = len(entry["seconds"]), entry["n_cached"]
+    shown = f"{sum(entry['seconds']):,.0f}"
+    if not n_cached:
+        return shown
+    return f"{shown}\ncached" if n_cached == n else f"{shown}\n{n_cached} of {n} cached"
 
 
 def _interval(measure: Mapping[str, float | None]) -> str:

@@ -35,12 +35,13 @@ class Cell:
         method: Its label in the comparison.
         seed: Seed, or number of the planting.
         scores: What it gave.
-        excluded: Ids whose labels it learned from: no measure counts them.
+        excluded: Ids whose labels were given to it: no measure counts them.
         seconds: Wall time.
         peak_gib: Largest memory of the process while it ran; None where that is not known.
         start_gib: What the process held when it started, such as the model that cells share.
         gpu_gib: Largest memory on the GPU; None without one.
-        passes: Forward and backward passes per row.
+        passes: Forward and backward passes per token, and those of one reading; see `PassCount`.
+        notes: What a reader should know of it.
     """
 
     rows: str
@@ -53,6 +54,12 @@ class Cell:
     start_gib: float | None = None
     gpu_gib: float | None = None
     passes: Mapping[str, float] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+    @property
+    def cached(self) -> bool:
+        """Whether kept features spared it a reading of the rows."""
+        return "reading" in self.passes and self.passes["forward"] < self.passes["reading"]
 
 
 def cell_measures(
@@ -136,22 +143,24 @@ def agreement(cells: Sequence[Cell], ratio: float) -> list[dict[str, Any]]:
 
     Returns:
         Per pair: `spearman` over rows scored by both, and `overlap`, the Jaccard index of the kept
-        sets.
+        sets; None where one of the two scored nothing.
     """
     from tamis.selection.select import select
 
-    kept = {c.method: set(itertools.compress(c.scores.ids, select(c.scores, ratio=ratio).kept))
-            for c in cells}  # fmt: skip
+    kept = {
+        cell.method: set(select(cell.scores, ratio=ratio).kept_ids) for cell in cells
+        if not np.isnan(cell.scores.values).all()
+    }  # fmt: skip
     pairs = []
     for a, b in itertools.combinations(cells, 2):
         both = ~np.isnan(a.scores.values) & ~np.isnan(b.scores.values)
         first, second = a.scores.values[both], b.scores.values[both]
-        vary = np.ptp(first) > 0 and np.ptp(second) > 0
-        shared, either = kept[a.method] & kept[b.method], kept[a.method] | kept[b.method]
+        vary = both.any() and np.ptp(first) > 0 and np.ptp(second) > 0
+        one, other = kept.get(a.method), kept.get(b.method)
         pairs.append({
             "methods": [a.method, b.method],
             "spearman": float(spearmanr(first, second).statistic) if vary else None,
-            "overlap": len(shared) / len(either) if either else None,
+            "overlap": len(one & other) / len(one | other) if one and other else None,
         })  # fmt: skip
     return pairs
 
@@ -162,26 +171,54 @@ def cue_statements(
     """Say plainly where a trivial cue does as well as a method.
 
     Args:
-        measures: Averaged measures by method.
-        cues: Averaged measures by readout of `trivial`.
+        measures: Averaged measures by method, those of their slices under `slices`.
+        cues: The same by readout of `trivial`.
 
     Returns:
-        One sentence per method whose AUROC interval reaches down to the best cue's value.
+        One sentence per method whose AUROC interval over all rows reaches down to the best cue's
+        value; then one for each of `hard_negative` and the sources, of all such methods.
     """
+    cue, reach, reached = _reached(measures, cues)
+    said = [
+        f"{method}: the cue {cue!r} alone reaches an AUROC of {reach:.3f} on these rows, as much "
+        f"as this method's {shown} shows."
+        for method, shown in reached.items()
+    ]
+    parts = dict.fromkeys(name for found in cues.values() for name in found.get("slices", {}))
+    for part in parts:
+        if part != "hard_negative" and not part.startswith("source:"):
+            continue
+        cue, reach, reached = _reached(_in_slice(measures, part), _in_slice(cues, part))
+        if reached:
+            named = ", ".join(f"{method} {shown}" for method, shown in reached.items())
+            said.append(
+                f"{part}: the cue {cue!r} alone reaches {reach:.3f}; not shown to be better: "
+                f"{named}."
+            )
+    return said
+
+
+def _in_slice(found: Mapping[str, Mapping[str, Any]], part: str) -> dict[str, Any]:
+    return {name: whole["slices"][part] for name, whole in found.items()
+            if part in whole.get("slices", {})}  # fmt: skip
+
+
+def _reached(
+    measures: Mapping[str, Mapping[str, Any]], cues: Mapping[str, Mapping[str, Any]]
+) -> tuple[str, float, dict[str, str]]:
+    """Return the best cue, its AUROC, and those of the methods that are not clearly above it."""
     known = {name: cue["auroc"]["value"] for name, cue in cues.items()
              if cue["auroc"]["value"] is not None}  # fmt: skip
     if not known:
-        return []
+        return "", 0.0, {}
     # A cue turned round is a cue too: nobody knows its direction beforehand.
     best = max(known, key=lambda name: max(known[name], 1 - known[name]))
     reach = max(known[best], 1 - known[best])
-    return [
-        f"{method}: the cue {best!r} alone reaches an AUROC of {reach:.3f} on these rows, as much "
-        f"as this method's {found['auroc']['value']:.3f} ({found['auroc']['low']:.3f} to "
-        f"{found['auroc']['high']:.3f}) shows."
+    return best, reach, {
+        method: "{value:.3f} ({low:.3f} to {high:.3f})".format(**found["auroc"])
         for method, found in measures.items()
         if found["auroc"]["value"] is not None and found["auroc"]["low"] <= reach
-    ]
+    }  # fmt: skip
 
 
 def _mean(values: np.ndarray) -> float | None:

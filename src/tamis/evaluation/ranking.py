@@ -11,6 +11,9 @@ high AUROC. Four measures, each with a stratified bootstrap interval:
 - recall_at_rate: harmful rows among as many riskiest rows as there are harmful ones, so the recall
   (and the precision) of dropping rows at the contamination rate.
 
+The interval of average precision can miss its own value: a resample repeats rows, repeated rows
+tie, and ties move this measure.
+
 Slices say where the score works. For a value of `kind`, `source` or `tier`:
 
 - carried by harmful rows only: these against every row that is not harmful;

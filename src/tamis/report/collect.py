@@ -20,10 +20,10 @@ import yaml
 from tamis.errors import ConfigError, DataError
 from tamis.files import file_sha256
 from tamis.methods.scores import SCORES_FILE
+from tamis.report.comparison_records import ComparisonRecord
 from tamis.report.experiment_records import ExperimentRecord
 from tamis.report.proof_records import CertifyRecord, Proof
 from tamis.report.records import (
-    ComparisonRecord,
     EvaluateRecord,
     FinetuneRecord,
     RankRecord,

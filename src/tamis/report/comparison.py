@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from tamis.report.charts import intervals_svg
-from tamis.report.records import Compared, ComparisonRecord, Interval, Measures
+from tamis.report.comparison_records import Compared, ComparisonRecord, Measures
+from tamis.report.records import Interval
 from tamis.report.tables import (
     MAIN_SLICES,
     SLICES,
@@ -53,7 +54,9 @@ class ComparisonView:
         facts: What to know before reading the tables.
         rows: One per set of rows.
         rates: AUROC by set of rows, from the cleanest up; None for one set.
+        refused: Rankings that ended in an error, and why; None without any.
         costs: Time, memory and passes.
+        notes: What rankings say of themselves, and which.
         settings: Of every method.
     """
 
@@ -61,7 +64,9 @@ class ComparisonView:
     facts: tuple[str, ...]
     rows: tuple[RowsView, ...]
     rates: Table | None
+    refused: Table | None
     costs: Table
+    notes: tuple[str, ...]
     settings: tuple[Table, ...]
 
 
@@ -92,15 +97,41 @@ def comparison_view(found: ComparisonRecord) -> ComparisonView:
         facts=tuple(facts),
         rows=tuple(_rows_view(found, name) for name in names),
         rates=_rate_table(found, names) if len(names) > 1 else None,
+        refused=_refused_table(found),
         costs=cost_table(found),
+        notes=_notes(found),
         settings=tuple(settings_table(config, name) for name, config in configs.items()),
     )
 
 
 def comparison_tables(found: ComparisonRecord) -> Iterator[Table]:
-    """Yield the main table of every set of rows."""
+    """Yield the main table of every set of rows, then what was refused."""
     for name in dict.fromkeys(entry.rows for entry in found.entries):
         yield _rows_view(found, name).main
+    if (refused := _refused_table(found)) is not None:
+        yield refused
+
+
+def _refused_table(found: ComparisonRecord) -> Table | None:
+    rows = tuple(
+        (Cell(one.method, (one.rows,), kind="head"),
+         Cell(f"{len(one.rankings):,} of {one.of:,}", kind="num"), Cell(" ".join(one.reasons)))
+        for one in found.refused
+    )  # fmt: skip
+    head = ("Method and rows", "Rankings refused", "Why")
+    return Table("Refused: no figure of these counts", head, rows) if rows else None
+
+
+def _notes(found: ComparisonRecord) -> tuple[str, ...]:
+    """Every note once, with the rankings that it is of."""
+    of: dict[str, list[str]] = {}
+    for entry in found.entries:
+        for note in entry.notes:
+            of.setdefault(note, []).append(f"{entry.method} on {entry.rows}")
+    return tuple(
+        f"{'all' if len(names) == len(found.entries) else ', '.join(names)}: {note}"
+        for note, names in of.items()
+    )
 
 
 def _rows_view(found: ComparisonRecord, rows: str) -> RowsView:
@@ -147,6 +178,10 @@ def _slice_rows(entries: list[Compared], names: list[str]) -> Iterator[tuple[Cel
 
 def _row(entry: Compared, name: str, label: str, found: Measures) -> tuple[Cell, ...]:
     cells = f"mean of {found.n_cells} rankings" if found.n_cells > 1 else ""
+    if entry.n_refused:
+        mean = "mean of " if found.n_cells > 1 else ""
+        cells = f"{mean}{found.n_cells} of {found.n_cells + entry.n_refused} rankings, the others "\
+                "refused"  # fmt: skip
     return (
         Cell(label, kind="head"),
         Cell(name, (cells,) if cells else (), kind="name"),
@@ -226,12 +261,14 @@ def cost_table(found: ComparisonRecord) -> Table:
             count_cell(len(entry.seconds)),
             Cell(duration(sum(entry.seconds)), kind="num"),
             _gib_cell(entry.peak_gib, held), _gib_cell(entry.gpu_gib),
-            _number_cell(entry.passes.get("forward")), _number_cell(entry.passes.get("backward")),
+            _number_cell(entry.passes.get("forward"), _cached(entry)),
+            _number_cell(entry.passes.get("backward")),
         ))  # fmt: skip
     head = ("Method and rows", "Labels", "Rankings", "Time of all", "Peak memory, GiB", "GPU, GiB",
             "Forward passes per token", "Backward passes per token")  # fmt: skip
     caption = (
-        "What the rankings cost; what an earlier one left in the cache costs a later one nothing"
+        "What the rankings cost. Cached: an earlier one left what this one reads of the model, and "
+        "paid for it; alone it would take more"
     )
     return Table(caption, head, tuple(rows))
 
@@ -242,7 +279,14 @@ def _gib_cell(value: float | None, notes: tuple[str, ...] = ()) -> Cell:
     return Cell(number(float(value)), notes, kind="num")
 
 
-def _number_cell(value: float | None) -> Cell:
+def _cached(entry: Compared) -> tuple[str, ...]:
+    n = len(entry.seconds)
+    if not entry.n_cached:
+        return ()
+    return ("cached" if entry.n_cached == n else f"{entry.n_cached:,} of {n:,} cached",)
+
+
+def _number_cell(value: float | None, notes: tuple[str, ...] = ()) -> Cell:
     if value is None:
         return Cell("no model", kind="none")
-    return Cell(number(float(value)), kind="num")
+    return Cell(number(float(value)), notes, kind="num")

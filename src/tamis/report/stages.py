@@ -20,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from tamis.errors import DataError, TamisError
 from tamis.evaluation.statistics import Estimate
 from tamis.methods.scores import Scores
+from tamis.report.comparison_records import ComparisonRecord
 from tamis.report.experiment_records import ExperimentRecord
 from tamis.report.judge_records import AnswerFigures
 from tamis.report.measures import MEASURES
@@ -33,7 +34,6 @@ from tamis.report.proof_records import (
     WinRateRecord,
 )
 from tamis.report.records import (
-    ComparisonRecord,
     EndRow,
     EvaluateRecord,
     Facts,
@@ -73,6 +73,11 @@ def read_comparison(folder: Path) -> ComparisonRecord:
     found: ComparisonRecord = _checked(
         ComparisonRecord, {**_read_json(path), "folder": folder}, path
     )
+    if found.refused and not found.entries:
+        first = found.refused[0]
+        raise DataError(
+            f"{path} has no figures, every ranking was refused; {first.method}: {first.reasons[0]}"
+        )
     bare = [entry.method for entry in found.entries if "score" not in entry.readouts]
     if bare or not found.entries:
         raise DataError(f"{path} has no score of {', '.join(bare) or 'any method'}")

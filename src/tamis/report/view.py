@@ -196,6 +196,11 @@ def limits(found: Collected) -> list[str]:
             "Methods were not tuned here; a method whose options were chosen with these labels "
             "would look better than it is."
         )
+    if found.comparisons or any(rank.quality for rank in found.ranks):
+        said.append(
+            "An interval of average precision can miss its own value: rows that are drawn again "
+            "tie with themselves, which moves this measure."
+        )
     if found.ranks or found.selects:
         said.append(
             "The rows at the ends are extremes, not a sample: they do not show where harmful rows "

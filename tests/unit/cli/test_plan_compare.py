@@ -12,8 +12,9 @@ import pytest
 
 from tamis.cli.compare import prepare, run_compare
 from tamis.cli.compare_config import CompareConfig, Job
-from tamis.cli.plan_compare import Forecast, _Times, job_kinds, plan_compare
-from tamis.errors import MismatchError
+from tamis.cli.plan_compare import Forecast, job_kinds, plan_compare
+from tamis.cli.plan_compare_sample import Times
+from tamis.errors import DataError, MismatchError
 from tamis.methods.base import RankingInputs
 from tamis.methods.scores import Scores
 
@@ -47,6 +48,14 @@ class Fussy(Slow):
     """Refuses a sample."""
 
     least_rows = 50
+
+
+class Refusing(Slow):
+    """Refuses any rows."""
+
+    def rank(self, inputs: RankingInputs) -> Scores:
+        """Say what it needs."""
+        raise DataError(f"{len(inputs.finetuning_set)} rows are too few: give a million")
 
 
 class Loading(Slow):
@@ -153,9 +162,10 @@ def test_rankings_that_will_be_replaced_are_to_be_done(tmp_path: Path) -> None:
     """With --overwrite another method under the old label is run, on all rows and on a part."""
     old = {"it": {"name": "uniform"}, "learns": {"name": f"{HERE}:Labelled"}}
     parts = {"few": {"rate": 0.1}}
-    run_compare(prepare(comparison(tmp_path, old, n=40, parts=parts)))
+    settings: dict[str, Any] = {"n": 40, "n_trusted": 20, "parts": parts}
+    run_compare(prepare(comparison(tmp_path, old, **settings)))
     changed = {**old, "it": {"name": "trivial"}}
-    prepared = prepare(comparison(tmp_path, changed, n=40, parts=parts), overwrite=True)
+    prepared = prepare(comparison(tmp_path, changed, **settings), overwrite=True)
     it, learns = plan_compare(prepared).methods
     assert (it.n_left, it.n_finished) == (2, 0)
     assert (learns.n_left, learns.n_finished) == (0, 2)
@@ -174,9 +184,9 @@ def test_a_method_that_refuses_a_few_safe_rows_is_given_all(tmp_path: Path) -> N
 
 def test_known_rows_that_take_no_longer_are_a_constant() -> None:
     """A fit of a minute, whatever the rows; of unknown rows that would be a guess."""
-    assert _Times((1.0, 10), (0.9, 40), cached=True).minutes(4000) == 1.0
-    assert _Times((1.0, 10), (0.9, 40)).minutes(4000) is None
-    assert _Times((1.0, 10), (2.0, 20), once=5.0).minutes(100) == pytest.approx(15.0)
+    assert Times((1.0, 10), (0.9, 40), cached=True).minutes(4000) == 1.0
+    assert Times((1.0, 10), (0.9, 40)).minutes(4000) is None
+    assert Times((1.0, 10), (2.0, 20), once=5.0).minutes(100) == pytest.approx(15.0)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +202,8 @@ def test_known_rows_that_take_no_longer_are_a_constant() -> None:
 )
 def test_what_cannot_be_told_is_said(tmp_path: Path, method: dict[str, Any], why: str) -> None:
     """A method that refuses a sample, one that costs money to ask: no number, and the reason."""
-    found = expected(comparison(tmp_path, {"it": method, "uniform": {"name": "uniform"}}))
+    found = expected(comparison(tmp_path, {"it": method, "uniform": {"name": "uniform"}},
+                                safe_set=str(tmp_path / "rows.jsonl")))  # fmt: skip
     it, uniform = found.methods
     assert it.minutes is None
     assert why in it.why
@@ -201,12 +212,23 @@ def test_what_cannot_be_told_is_said(tmp_path: Path, method: dict[str, Any], why
     assert found.to_json()["minutes"] == found.minutes < 1
 
 
+def test_a_refusal_of_the_sample_is_told_in_full(tmp_path: Path) -> None:
+    """What the method said; another fault is none."""
+    it, fussy = expected(comparison(tmp_path, {
+        "it": {"name": f"{HERE}:Refusing"}, "fussy": {"name": f"{HERE}:Fussy"},
+    })).methods  # fmt: skip
+    assert it.minutes is None
+    assert it.refusal is not None
+    assert it.refusal.endswith("rows are too few: give a million")
+    assert fussy.refusal is None
+
+
 def test_a_ranking_of_other_rows_is_replaced_on_demand_only(tmp_path: Path) -> None:
     """The message names the way out, and the way works."""
     methods = {"it": {"name": "uniform"}}
     run_compare(prepare(comparison(tmp_path, methods, n=40)))
     changed = comparison(tmp_path, methods, n=44)
-    with pytest.raises(MismatchError, match="--overwrite to replace it"):
-        run_compare(prepare(changed))
+    with pytest.raises(MismatchError, match="--overwrite to replace them"):
+        prepare(changed)
     found = run_compare(prepare(changed, overwrite=True))
     assert found["entries"][0]["readouts"]["score"]["n"] == 44

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from tamis.cli.plan_compare import Forecast, MethodForecast
-from tamis.cli.show_comparison import comparison_tables, forecast_table
+from tamis.cli.show_comparison import comparison_tables, forecast_table, refusal_summary
 from tamis.evaluation.compare import MEASURES
 
 
@@ -20,17 +20,19 @@ def shown(what: Any, width: int) -> str:
     return capture.get()
 
 
-def entry(method: str, *, uses_labels: bool = False) -> dict[str, Any]:
+def entry(method: str, *, uses_labels: bool = False, n_cached: int = 0) -> dict[str, Any]:
     """A method with a different value for every measure."""
     measures = {name: {"value": 0.9 - i / 10, "low": 0.1, "high": 0.95}
                 for i, name in enumerate(MEASURES)}  # fmt: skip
     score = {**measures, "n": 30 if uses_labels else 40, "n_harmful": 9, "slices": {}}
-    return {"rows": "all", "method": method, "uses_labels": uses_labels, "seconds": [1.0],
-            "readouts": {"score": score}}  # fmt: skip
+    return {"rows": "all", "method": method, "uses_labels": uses_labels, "seconds": [1.0, 2.0],
+            "n_cached": n_cached, "readouts": {"score": score}}  # fmt: skip
 
 
 FOUND = {"entries": [entry("probe", uses_labels=True), entry("loss")],
-         "cues": {"all": ["a cue does as well"]}}  # fmt: skip
+         "cues": {"all": ["a cue does as well"]}, "refused": []}  # fmt: skip
+REFUSED = {"rows": "all", "method": "seal", "rankings": ["all/seal-0"], "of": 2,
+           "reasons": ["too few rows"]}  # fmt: skip
 
 
 @pytest.mark.parametrize(("width", "n_more"), [(80, 0), (110, 1), (140, 2)])
@@ -50,6 +52,33 @@ def test_methods_with_labels_are_marked_and_stand_below() -> None:
     assert "all: 40 rows, 9 harmful" in text
     assert "learned from labels of some of these rows" in text
     assert "a cue does as well" in text
+
+
+def test_what_the_cache_spared_is_marked() -> None:
+    """All rankings of one method, one of two of another; the line says what it means."""
+    found = {**FOUND, "entries": [entry("loss", n_cached=2), entry("saft", n_cached=1)]}
+    text = shown(comparison_tables(found, 120), 120)
+    assert text.count("cached") == 3
+    assert "1 of 2 cached" in text
+    assert "an earlier ranking left what this one reads of the model" in text
+    assert "cached" not in shown(comparison_tables(FOUND), 80)
+
+
+def test_what_was_refused_is_named_with_its_reason() -> None:
+    """Below the tables, and in the sentence that ends the command."""
+    found = {**FOUND, "refused": [REFUSED]}
+    text = shown(comparison_tables(found, 120), 120)
+    assert "refused: seal on all, 1 of 2 rankings: too few rows" in text
+    assert "1 rankings were refused: all/seal-0." in str(refusal_summary(found))
+    assert refusal_summary(FOUND) is None
+
+
+def test_a_forecast_tells_a_refusal() -> None:
+    """With the method's name and in full."""
+    line = MethodForecast("probe", 2, 0, None, "cannot be told", "it needs 5 labels of a kind")
+    text = shown(forecast_table(Forecast((line,), 1.0)), 120)
+    assert "refused" in text
+    assert "probe refuses a few of the rows, and may refuse its rankings: it needs 5" in text
 
 
 def test_a_forecast_says_what_is_not_in_its_sum() -> None:

@@ -95,6 +95,50 @@ def test_agreement_is_rank_correlation_and_shared_rows() -> None:
     assert second["spearman"] is None
 
 
+def test_a_method_that_scores_nothing_agrees_with_none() -> None:
+    """Neither figure is defined; the other pairs have theirs."""
+    cells = [
+        Cell("all", name, 0, scores(values))
+        for name, values in {
+            "up": np.arange(N),
+            "silent": np.full(N, np.nan),
+            "same": np.arange(N),
+        }.items()
+    ]
+    pairs = {tuple(pair["methods"]): pair for pair in agreement(cells, 0.75)}
+    assert pairs["up", "silent"] == {
+        "methods": ["up", "silent"], "spearman": None, "overlap": None,
+    }  # fmt: skip
+    assert pairs["up", "same"]["overlap"] == 1.0
+
+
+def test_fewer_passes_than_one_reading_are_the_caches() -> None:
+    """A method that reads half of the layers runs half a pass; nothing is said without readings."""
+
+    def cached(**passes: float) -> bool:
+        return Cell("all", "m", 0, scores(np.arange(N)), passes=passes).cached
+
+    assert cached(forward=0.3, backward=0.0, reading=0.5)
+    assert not cached(forward=0.5, backward=0.0, reading=0.5)
+    assert not cached(forward=0.0, backward=0.0)
+    assert not cached()
+
+
+def test_a_cue_is_looked_at_in_every_source_and_against_hard_negatives() -> None:
+    """Over all rows the method is above it; in one source and there it is not. Others: no word."""
+    slices = {"hard_negative": report(0.8, 0.7, 0.9), "source:one": report(0.7, 0.6, 0.8),
+              "source:two": report(0.99, 0.98, 1.0), "kind:x": report(0.5, 0.4, 0.6),
+              "source:empty": report(None)}  # fmt: skip
+    cue = {name: report(0.25, 0.2, 0.3) for name in slices}
+    method = {**report(0.97, 0.95, 0.99), "slices": slices}
+    found = cue_statements({"it": method}, {"length": {**report(0.7, 0.6, 0.8), "slices": cue}})
+    assert found == [
+        f"{part}: the cue 'length' alone reaches 0.750; not shown to be better: it {shown}."
+        for part, shown in (("hard_negative", "0.800 (0.700 to 0.900)"),
+                            ("source:one", "0.700 (0.600 to 0.800)"))
+    ]  # fmt: skip
+
+
 def test_a_cue_that_does_as_well_is_named() -> None:
     """Also one that points the other way; a method clearly above it is not spoken of."""
     measures = {"weak": report(0.84, 0.78, 0.88), "strong": report(0.97, 0.95, 0.99)}

@@ -1,0 +1,76 @@
+"""What `comparison.json` holds of a comparison of methods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tamis.report.records import Interval
+
+
+@dataclass(frozen=True)
+class Measures:
+    """How well a readout finds the harmful rows of one slice, averaged over rankings."""
+
+    auroc: Interval
+    average_precision: Interval
+    tpr_at_1pct_fpr: Interval
+    tpr_at_5pct_fpr: Interval
+    recall_at_rate: Interval
+    n: int
+    n_harmful: int
+    n_cells: int = 1
+    slices: dict[str, Measures] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One method on one set of rows; see `comparison.json`."""
+
+    rows: str
+    method: str
+    readouts: dict[str, Measures]
+    config: dict[str, Any] = field(default_factory=dict)
+    uses_labels: bool = False
+    seconds: tuple[float, ...] = ()
+    peak_gib: float | None = None
+    start_gib: float | None = None
+    gpu_gib: float | None = None
+    passes: dict[str, float] = field(default_factory=dict)
+    n_cached: int = 0
+    n_refused: int = 0
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Rankings of one method on one set of rows that ended in an error."""
+
+    rows: str
+    method: str
+    rankings: tuple[str, ...]
+    of: int
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Two methods on the same rows."""
+
+    methods: tuple[str, str]
+    spearman: float | None
+    overlap: float | None
+
+
+@dataclass(frozen=True)
+class ComparisonRecord:
+    """A finished comparison of methods."""
+
+    folder: Path
+    entries: tuple[Compared, ...]
+    cues: dict[str, tuple[str, ...]]
+    agreement: dict[str, tuple[Agreement, ...]]
+    selection_ratio: float
+    length_bounds: tuple[float, ...] = ()
+    refused: tuple[Refused, ...] = ()
