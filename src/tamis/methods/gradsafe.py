@@ -78,7 +78,7 @@ def prompts_of(rows: Examples, places: Iterable[int]) -> tuple[Examples, list[in
 class GradSafe(Method):
     """Minus the likeness of a prompt's gradient to that of unsafe prompts (higher = keep).
 
-    Source: Xie et al. 2024, arXiv:2402.13494; see the module's docstring.
+    Source: Xie et al. 2024, arXiv:2402.13494. Cost: one forward and backward pass per prompt.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"model"})
