@@ -41,6 +41,7 @@ METHODS: dict[str, dict[str, dict[str, Any]]] = {
         "amortized": {"teacher": "excess"},
         "gradient": {},
         "direction-datashield": {"name": "direction", "variant": "datashield"},
+        "gradsafe": {},
     },
     "mixture": {
         "excess-crossfit": {"name": "excess", "against": "crossfit", "folds": 2},
