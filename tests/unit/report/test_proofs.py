@@ -62,7 +62,7 @@ def win_rates(
 ) -> Path:  # fmt: skip
     """Write three wins of four, one inconsistent, per (name, identity, set)."""
     names = [str(i) for i in range(5)]
-    pairs = [AnswerPair(name, "ask", "one", "two", 1, 2) for name in names]
+    pairs = [AnswerPair(name, "ask", "one", "twelve") for name in names]
     places = [("first", "second")] * 3 + [("first", "first"), (None, None)]
     lines = [{"id": name, "model_first": a, "reference_first": b}
              for name, (a, b) in zip(names, places, strict=True)]  # fmt: skip
