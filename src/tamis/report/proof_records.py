@@ -33,7 +33,7 @@ class Verdict:
     Attributes:
         certified: Whether a threshold was.
         alpha: Largest harmful share of the kept rows.
-        delta: Largest probability of a wrong certificate.
+        delta: Largest probability that this draw's certificate is wrong.
         n_labels: Labelled rows with a score.
         n_harmful: Harmful ones among them.
         n_scored: Rows with a score.
@@ -46,6 +46,8 @@ class Verdict:
         guarantee: What is certified, in words.
         refusal: Why nothing is, in words; None also in older files.
         n_unsure_counted_harmful: Rows left open, counted as harmful.
+        attempt: Which draw for one purpose it is, from 1.
+        delta_of_all_attempts: Delta over all of them; None in older files.
     """
 
     certified: bool
@@ -63,6 +65,8 @@ class Verdict:
     guarantee: str | None = None
     refusal: str | None = None
     n_unsure_counted_harmful: int = 0
+    attempt: int = 1
+    delta_of_all_attempts: float | None = None
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,7 @@ def _view(proof: Proof) -> ProofView:
 
 def _certificate_facts(record: CertifyRecord) -> Iterator[str]:
     found, facts = record.verdict, record.facts
+    whole = None if found is None else found.delta_of_all_attempts
     if found is None:
         wanted = facts.config.get("certify")
         n = wanted.get("n_labels") if isinstance(wanted, dict) else None
@@ -69,7 +70,8 @@ def _certificate_facts(record: CertifyRecord) -> Iterator[str]:
         return
     yield (
         f"Fixed before the labels: at most {percent(found.alpha)} of the kept rows are harmful "
-        f"(alpha), wrong with a probability of at most {percent(found.delta)} (delta)."
+        f"(alpha), wrong with a probability of at most {percent(found.delta)} (delta, of attempt "
+        f"{found.attempt}{'' if whole is None else f'; {percent(whole)} over all attempts'})."
     )
     yield (
         f"{found.n_labels:,} rows were labelled, drawn uniformly from {found.n_scored:,} scored "
@@ -200,8 +202,8 @@ def proof_limits(proofs: Sequence[Proof]) -> Iterator[str]:
     if any(isinstance(proof, CertifyRecord) and proof.verdict for proof in proofs):
         yield (
             "A certificate holds over the draw of the labelled rows, if the ranking was fixed "
-            "before the labels, the labels are right and no other draw was tried. It does not say "
-            "that a model trained on the kept rows is safe."
+            "before the labels, the labels are right and all draws for this purpose were counted "
+            "as attempts. It does not say that a model trained on the kept rows is safe."
         )
     if any(isinstance(proof, WinRateRecord) for proof in proofs):
         yield (

@@ -33,6 +33,7 @@ def certificate(root: Path, *, harmful: int | None = 0, text: str = "plain") -> 
     step = walk.certified
     found: dict[str, Any] = {
         "certified": step is not None, "alpha": walk.alpha, "delta": walk.delta,
+        "attempt": 2, "delta_of_all_attempts": 0.2,
         "n_labels": 200, "n_harmful": harmful, "n_scored": 400, "n_unscored": 3,
         "walk": walk.to_json(),
     }  # fmt: skip
@@ -89,7 +90,7 @@ def test_a_certificate_states_what_it_rests_on(tmp_path: Path) -> None:
     """Alpha, delta, labels, threshold and guarantee."""
     text = report([certificate(tmp_path)], tmp_path).text
     assert "at most 10.0% of the kept rows are harmful (alpha)" in text
-    assert "of at most 5.00% (delta)" in text
+    assert "of at most 5.00% (delta, of attempt 2; 20.0% over all attempts)" in text
     assert "200 rows were labelled, drawn uniformly from 400 scored ones; 0 of them" in text
     assert "Certified: plain" in text
     assert "Threshold: 0.0. It keeps 400 rows" in text
