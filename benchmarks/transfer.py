@@ -2,14 +2,17 @@
 
 Rows are ranked with the embedded 135M model; Qwen2.5-Coder-0.5B-Instruct is fine-tuned and
 evaluated: 600 rows of `redorca_mini` at 20% harmful, every selection of one size, equal optimiser
-steps, three seeds. The primary measure, fixed beforehand, is the paired preference margin.
+steps, three seeds. The primary measure, fixed beforehand, is the paired preference margin. Rows of
+SafeInstruct are left out of the 600: refusals of single requests, they taught the model to refuse
+more than the harmful rows unlearned (docs/LOG.md), and the paper's mixture has none.
 
     python benchmarks/transfer.py --model runs/qwen --out runs/transfer
     python benchmarks/transfer.py --model runs/qwen --out runs/pilot --pilot
 
 The model is a GGUF file in six packages of PyPI (Apache-2.0): see `model_file`. `--pilot` runs two
-arms with one seed, to find a recipe in which training on everything harms safety visibly (`--set
-finetune.learning_rate=2e-3`); the recipe is then fixed here. Finished cells are not run again.
+arms with one seed on harmful prompts, to find a recipe in which training on everything harms safety
+visibly (`--set finetune.learning_rate=2e-3`); the recipe is then fixed here. Finished cells are not
+run again.
 """
 
 from __future__ import annotations
@@ -26,6 +29,8 @@ from typing import Any
 import yaml
 from environment import environment, test_data, write_result
 
+from tamis.rng import numpy_generator
+
 SHA256 = "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32"
 N_PARTS = 6
 ARMS: dict[str, Any] = {
@@ -38,7 +43,7 @@ ARMS: dict[str, Any] = {
     "oracle": {},
     "seal+safe": {"method": {"name": "seal", "preset": "fast"}, "mix": {"share": 0.1}},
 }
-# A first guess: --pilot has not been run. Fix it by the pilot before any other arm runs.
+# Not fixed yet: in the first pilot, with rows of SafeInstruct, it harmed nothing (docs/LOG.md).
 RECIPE: dict[str, Any] = {
     "max_steps": 24,
     "batch_size": 8,
@@ -46,6 +51,20 @@ RECIPE: dict[str, Any] = {
     "lora": {"targets": "all"},
 }
 PROMPTS = 100
+N_ROWS, RATE = 600, 0.2
+LEFT_OUT = "SafeInstruct"
+
+
+def mixture(labels: Path) -> list[str]:
+    """Draw the ids of the rows that every arm chooses from."""
+    lines = [json.loads(line) for line in labels.read_text(encoding="utf-8").splitlines()]
+    kinds = [[line["id"] for line in lines
+              if line["harmful"] == harmful and line["source"] != LEFT_OUT]
+             for harmful in (True, False)]  # fmt: skip
+    draw = numpy_generator(0, "transfer")
+    n_harmful = round(N_ROWS * RATE)
+    return [str(row) for ids, n in zip(kinds, (n_harmful, N_ROWS - n_harmful), strict=True)
+            for row in draw.choice(ids, n, replace=False)]  # fmt: skip
 
 
 def model_file(folder: Path) -> Path:
@@ -77,13 +96,17 @@ def configuration(data: Path, model: Path, out: Path, *, pilot: bool) -> dict[st
         path = out / f"{name}.jsonl"
         path.write_text("".join(f"{line}\n" for line in lines[:PROMPTS]), encoding="utf-8")
         prompts[kind] = str(path)
+    if pilot:
+        prompts = {"harmful": prompts["harmful"]}
+    rows = out / "rows.txt"
+    rows.write_text("\n".join(mixture(folder / "labels.jsonl")) + "\n", encoding="utf-8")
     arms = {name: ARMS[name] for name in ("nothing", "everything")} if pilot else ARMS
     return {
         "finetuning_set": str(folder / "train.jsonl"), "safe_set": str(folder / "safe.jsonl"),
         "labels": str(folder / "labels.jsonl"), "out": str(out),
         "model": {"name": str(model)}, "ranking_model": {},
         "arms": arms, "references": ["nothing"] if pilot else ["everything", "uniform"],
-        "primary": "preference_margin", "parts": {"c20": {"rate": 0.2, "n_rows": 600}},
+        "primary": "preference_margin", "parts": {"c20": {"rows": str(rows)}},
         "selection_ratios": [0.75], "budgets": ["steps"], "seeds": [0] if pilot else [0, 1, 2],
         "render": {"max_prompt_tokens": 64, "max_response_tokens": 64},
         "finetune": RECIPE, "evaluate": {"max_new_tokens": 32, "n_openings": 2},
@@ -108,10 +131,10 @@ def main() -> None:
     config.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     sets = [word for text in arguments.sets for word in ("--set", text)]
     subprocess.run([sys.executable, "-m", "tamis", "experiment", str(config), *sets], check=True)
-    if not arguments.pilot:
-        found = json.loads((out / "results.json").read_text(encoding="utf-8"))
-        kept = {name: found[name] for name in found if name != "cells"}
-        write_result("transfer", {"environment": environment(), "settings": settings, **kept})
+    found = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    kept = {name: found[name] for name in found if name != "cells"}
+    write_result("transfer_pilot" if arguments.pilot else "transfer",
+                 {"environment": environment(), "settings": settings, **kept})  # fmt: skip
 
 
 if __name__ == "__main__":
