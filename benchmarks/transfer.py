@@ -10,9 +10,9 @@ more than the harmful rows unlearned (docs/LOG.md), and the paper's mixture has 
     python benchmarks/transfer.py --model runs/qwen --out runs/pilot --pilot
 
 The model is a GGUF file in six packages of PyPI (Apache-2.0): see `model_file`. `--pilot` runs two
-arms with one seed on harmful prompts, to find a recipe in which training on everything harms safety
-visibly (`--set finetune.learning_rate=2e-3`); the recipe is then fixed here. Finished cells are not
-run again.
+arms with one seed, on the harmful prompts and the shipped few of the other kinds, to find a recipe
+in which training on everything harms safety visibly (`--set finetune.learning_rate=2e-3`); the
+recipe is then fixed here. Finished cells are not run again.
 """
 
 from __future__ import annotations
