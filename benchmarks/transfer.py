@@ -43,7 +43,7 @@ ARMS: dict[str, Any] = {
     "oracle": {},
     "seal+safe": {"method": {"name": "seal", "preset": "fast"}, "mix": {"share": 0.1}},
 }
-# Not fixed yet: in the first pilot, with rows of SafeInstruct, it harmed nothing (docs/LOG.md).
+# Found by --pilot: refusals of harmful prompts fall from 68 to 30 of 100 (docs/LOG.md).
 RECIPE: dict[str, Any] = {
     "max_steps": 24,
     "batch_size": 8,
