@@ -109,9 +109,18 @@ def configuration(data: Path, model: Path, out: Path, *, pilot: bool) -> dict[st
         "primary": "preference_margin", "parts": {"c20": {"rows": str(rows)}},
         "selection_ratios": [0.75], "budgets": ["steps"], "seeds": [0] if pilot else [0, 1, 2],
         "render": {"max_prompt_tokens": 64, "max_response_tokens": 64},
-        "finetune": RECIPE, "evaluate": {"max_new_tokens": 32, "n_openings": 2},
-        "prompts": prompts,
+        "finetune": RECIPE,
+        "evaluate": {"max_new_tokens": 32, "n_openings": 2, "batch_size": 64,
+                     "max_batch_tokens": 8192},
+        "prompts": prompts, "workers": 1 if pilot else 2,
     }  # fmt: skip
+
+
+def without_places(settings: dict[str, Any]) -> dict[str, Any]:
+    """Leave out where things lie on this machine."""
+    places = ("finetuning_set", "safe_set", "labels", "out", "prompts", "parts")
+    kept = {name: value for name, value in settings.items() if name not in places}
+    return {**kept, "model": {"name": Path(settings["model"]["name"]).name}}
 
 
 def main() -> None:
@@ -133,8 +142,10 @@ def main() -> None:
     subprocess.run([sys.executable, "-m", "tamis", "experiment", str(config), *sets], check=True)
     found = json.loads((out / "results.json").read_text(encoding="utf-8"))
     kept = {name: found[name] for name in found if name != "cells"}
-    write_result("transfer_pilot" if arguments.pilot else "transfer",
-                 {"environment": environment(), "settings": settings, **kept})  # fmt: skip
+    write_result(
+        "transfer_pilot" if arguments.pilot else "transfer",
+        {"environment": environment(), "settings": without_places(settings), **kept},
+    )
 
 
 if __name__ == "__main__":

@@ -117,15 +117,17 @@ def run_experiment(
     prepare_rows(config, data, common, say)
     _refuse_rankers(config)
     todo = cells(config)
-    left = [cell for cell in todo if overwrite or not folders(config, cell).finished]
+    # Seed by seed: an experiment that is stopped early has compared all arms.
+    order = sorted(todo, key=lambda cell: (cell.seed is not None, cell.seed or 0))
+    left = [cell for cell in order if overwrite or not folders(config, cell).finished]
     if config.workers > 1 and len(left) > 1:
-        for cell in todo:
+        for cell in order:
             if cell not in left:  # refused if it was run with other settings
                 run_cell(config, data, common, cell)
         _in_processes(config, left, command, overwrite, say)
     else:
         model = _Loaded(config, common)
-        for number, cell in enumerate(todo, 1):
+        for number, cell in enumerate(order, 1):
             run_cell(config, data, common, cell, model.get() if cell in left else None)
             say(f"{number}/{len(todo)}  {cell.name}")
     return write_results(config, data, [folders(config, cell) for cell in todo])
