@@ -262,8 +262,9 @@ def _read(kind: str, source: str, config: ModelConfig, **options: Any) -> Any:
         code = "" if config.trust_remote_code else (
             " Code from a repository is never run unless trust_remote_code is set."
         )  # fmt: skip
+        where = "" if Path(source).exists() else " (no such folder here, so taken for a hub id)"
         raise ConfigError(
-            f"model {source!r} cannot be loaded: {first_line} Give a hub id, a folder with "
+            f"model {source!r} cannot be loaded{where}: {first_line} Give a hub id, a folder with "
             f"config.json and safetensors, or a .gguf file.{code}"
         ) from error
 
