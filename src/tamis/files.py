@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tamis.errors import DataError
+
 
 def write_text_atomic(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old one or the new one, never a part."""
@@ -21,6 +23,25 @@ def write_text_atomic(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically; NaN is refused because other readers of JSON do not know it."""
     write_text_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json_object(path: Path, advice: str = "Run its stage again elsewhere.") -> dict[str, Any]:
+    """Read a JSON file whose value is an object.
+
+    Args:
+        path: The file.
+        advice: A sentence on what to do if it cannot be read.
+
+    Raises:
+        DataError: It cannot be read, is damaged, or holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} cannot be read: {error}. {advice}") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path} holds no JSON object. {advice}")
+    return value
 
 
 def json_line(value: Any) -> str:

@@ -25,7 +25,7 @@ import filelock
 import yaml
 
 from tamis.errors import ConfigError, MismatchError
-from tamis.files import write_json, write_text_atomic
+from tamis.files import read_json_object, write_json, write_text_atomic
 from tamis.memory import PeakMemory
 from tamis.request import differences, identity, without
 
@@ -249,6 +249,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
     Raises:
         ConfigError: The folder holds no finished stage.
+        DataError: The manifest is damaged.
     """
     path = folder / _MANIFEST
     if not path.exists():
@@ -256,11 +257,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{folder} holds no finished tamis stage ({_MANIFEST} is missing). Run the stage to "
             "its end first, or name its folder."
         )
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{path} is damaged ({error}). Run the stage again elsewhere.") from error
-    return dict(manifest)
+    return read_json_object(path)
 
 
 def _now() -> str:

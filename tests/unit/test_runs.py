@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tamis.errors import ConfigError, MismatchError
+from tamis.errors import ConfigError, DataError, MismatchError
 from tamis.files import file_sha256, json_line
 from tamis.runs import Stage, read_manifest
 
@@ -109,10 +109,11 @@ def test_two_processes_cannot_share_a_folder(tmp_path: Path) -> None:
         pass
 
 
-def test_a_damaged_manifest_is_told(tmp_path: Path) -> None:
-    """Never a traceback of the JSON reader."""
-    (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(ConfigError, match="damaged"):
+@pytest.mark.parametrize("text", ["{", "[1]", "\udcff"])
+def test_a_damaged_manifest_is_told(tmp_path: Path, text: str) -> None:
+    """Torn, of another kind, not UTF-8: the file and what to do, never a reader's traceback."""
+    (tmp_path / "manifest.json").write_text(text, errors="surrogateescape")
+    with pytest.raises(DataError, match=r"manifest\.json .*Run its stage again"):
         read_manifest(tmp_path)
 
 

@@ -15,6 +15,7 @@ from tamis.data.example import Message, content_hash, content_of
 from tamis.data.row_lists import name_some, resolve_ids
 from tamis.errors import ConfigError, DataError, MismatchError
 from tamis.evaluation.jsonl import Line, read_lines, unique_ids
+from tamis.files import read_json_object
 from tamis.methods.scores import Scores
 from tamis.report.text import visible
 from tamis.runs import read_manifest
@@ -88,7 +89,7 @@ def refuse_second_labels(results: Sequence[Path], answers_hash: str) -> None:
         ConfigError: One of `results` was made from other answers.
     """
     for path in results:
-        judged = json.loads(path.read_text(encoding="utf-8"))
+        judged = read_json_object(path)
         if judged["labels"].get("answers_sha256") != answers_hash:
             raise ConfigError(
                 f"{path} was made from other labels. Changing labels until something is certified "

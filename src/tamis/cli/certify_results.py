@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tamis.data.load import DataConfig
-from tamis.files import write_json
+from tamis.files import read_json_object, write_json
 from tamis.selection.certificate import CertifyConfig, Walk
 
 CERTIFICATE, REFUSED = "certificate.json", "refused.json"
@@ -24,7 +24,7 @@ def replaced_results(out: Path, answers_hash: str) -> list[dict[str, Any]]:
     """Return a few words on what other answers for the same rows gave: a trace of them."""
     found = []
     for path in results(out):
-        old = json.loads(path.read_text(encoding="utf-8"))
+        old = read_json_object(path)
         found += old.get("replaced", [])
         if old["labels"].get("answers_sha256") != answers_hash:
             found.append({name: old[name] for name in ("certified", "n_harmful", "labels")})

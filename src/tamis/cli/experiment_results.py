@@ -17,7 +17,7 @@ from tamis.evaluation.experiment import arm_mean, read_values, summarise, table
 from tamis.evaluation.experiment_judges import judge_agreement
 from tamis.evaluation.overlap import rows_with_prompts
 from tamis.evaluation.prompts import chosen_prompts
-from tamis.files import atomic_path, write_json
+from tamis.files import atomic_path, read_json_object, write_json
 from tamis.rng import numpy_generator
 from tamis.runs import read_manifest
 
@@ -97,7 +97,7 @@ def _groups(
 
 def _judges(where: CellFolders) -> list[str]:
     """Names of the judges, the primary first."""
-    metrics = json.loads((where.evaluate / "metrics.json").read_text(encoding="utf-8"))
+    metrics = read_json_object(where.evaluate / "metrics.json")
     return [metrics["judge"], *(name for name in metrics["judges"] if name != metrics["judge"])]
 
 

@@ -101,22 +101,9 @@ class ChatFormat:
         Raises:
             TemplateRefusedError: The template raised an error; the message is its own.
         """
-        turns = [{"role": m.role, "content": m.content} for m in messages]
-        try:
-            text: str = self._tokenizer.apply_chat_template(
-                turns,
-                chat_template=self.template,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-            )
-        except jinja2.TemplateSyntaxError as error:
-            raise ConfigError(f"the chat template is not valid Jinja: {error}") from error
-        except (
-            jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError,
-            ArithmeticError, RecursionError,
-        ) as error:  # fmt: skip  # a template is foreign code: these are its ways to fail
-            raise TemplateRefusedError(f"the chat template refuses the row: {error}") from error
-        return text
+        return apply_template(
+            self._tokenizer, self.template, messages, add_generation_prompt=add_generation_prompt
+        )
 
     def layout(self, messages: Sequence[Message], trained: Sequence[int]) -> Layout:
         """Render a conversation in parts.
@@ -247,6 +234,30 @@ def _template_text(tokenizer: Any, chat_template: str | None) -> str:
             "template."
         ) from error
     return own
+
+
+def apply_template(
+    tokenizer: Any, template: str, messages: Sequence[Message], **variables: Any
+) -> str:
+    """Render a conversation as text with a template, which is foreign code.
+
+    Raises:
+        TemplateRefusedError: The template raised an error; the message is its own.
+        ConfigError: It is not valid Jinja.
+    """
+    turns = [{"role": message.role, "content": message.content} for message in messages]
+    try:
+        text: str = tokenizer.apply_chat_template(
+            turns, chat_template=template, tokenize=False, **variables
+        )
+    except jinja2.TemplateSyntaxError as error:
+        raise ConfigError(f"the chat template is not valid Jinja: {error}") from error
+    except (
+        jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError,
+        ArithmeticError, RecursionError,
+    ) as error:  # fmt: skip  # its ways to fail
+        raise TemplateRefusedError(f"the chat template refuses the row: {error}") from error
+    return text
 
 
 def adds_bos(tokenizer: Any) -> bool:

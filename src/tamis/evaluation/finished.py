@@ -7,7 +7,6 @@ set is known by its fingerprint: a file that is no longer the same is not used.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +31,7 @@ from tamis.evaluation.prompts import (
     read_prompts,
     shipped_prompts,
 )
-from tamis.files import file_sha256
+from tamis.files import file_sha256, read_json_object
 from tamis.runs import read_manifest
 
 GENERATION_FIELDS = (
@@ -146,7 +145,7 @@ def read_evaluation(
             f"{folder} holds a finished {manifest.get('stage')!r}, not an evaluation. Give the "
             "--out of a `tamis evaluate`."
         )
-    metrics = _read_object(folder / "metrics.json")
+    metrics = read_json_object(folder / "metrics.json")
     lines = list(read_lines(folder / "generations.jsonl"))
     notes: list[str] = []
     lost: set[PromptKind] = set()
@@ -198,7 +197,7 @@ def refuse_unscored_in(folder: Path, most: float) -> None:
     asked = [(line.fields["set"], line.text("id"), line.text("prompt"),
               line.fields["response"], line.fields["n_tokens"]) for line in lines]  # fmt: skip
     verdicts: dict[str, list[Verdict]] = {}
-    for found in _verdicts(lines, str(_read_object(folder / "metrics.json").get("judge"))):
+    for found in _verdicts(lines, str(read_json_object(folder / "metrics.json").get("judge"))):
         verdicts.setdefault(found["judge"], []).append(Verdict(**found["verdict"]))
     for name, given in verdicts.items():
         refuse_unscored(name, [Generation(*one) for one in asked], given, most)
@@ -259,13 +258,3 @@ def _verdicts(lines: Iterable[Line], primary: str) -> Iterator[dict[str, Any]]:
                 "judge": name,
                 "verdict": verdict,
             }
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read: {error}. Evaluate again elsewhere.") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{path} holds no JSON object. Evaluate again elsewhere.")
-    return value

@@ -127,7 +127,7 @@ class GuardModel:
         try:
             text = reader.text(PROBE)
         except TemplateRefusedError as error:
-            raise ConfigError(f"the guard's chat template refuses a plain row: {error}.") from error
+            raise ConfigError(f"the guard cannot be asked about a plain row: {error}.") from error
         good, bad = (list(dict.fromkeys(word_tokens(reader.encode, text, words)))
                      for words in (safe, unsafe))  # fmt: skip
         if set(good) & set(bad):

@@ -11,10 +11,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import jinja2
 import numpy as np
 
-from tamis.data.chat_format import ChatFormat, TemplateRefusedError
+from tamis.data.chat_format import ChatFormat, TemplateRefusedError, apply_template
 from tamis.data.example import Message
 from tamis.data.rendered import OK, TEMPLATE_REFUSED, TOO_LONG, TRUNCATED
 from tamis.errors import ConfigError
@@ -121,20 +120,10 @@ class GuardInput:
         return self._format.special_text(turns)
 
     def _rendered(self, turns: Sequence[Message], variables: Mapping[str, Any]) -> str:
-        try:
-            text: str = self._tokenizer.apply_chat_template(
-                [{"role": turn.role, "content": turn.content} for turn in turns],
-                chat_template=self._format.template, tokenize=False,
-                add_generation_prompt=self._prefix is not None, **variables,
-            )  # fmt: skip
-        except jinja2.TemplateSyntaxError as error:
-            raise ConfigError(f"the guard's template is not valid Jinja: {error}") from error
-        except (
-            jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError,
-            ArithmeticError, RecursionError,
-        ) as error:  # fmt: skip  # a template is foreign code: these are its ways to fail
-            raise TemplateRefusedError(str(error)) from error
-        return text
+        return apply_template(
+            self._tokenizer, self._format.template, turns,
+            add_generation_prompt=self._prefix is not None, **variables,
+        )  # fmt: skip
 
     def _prints(self, variables: Mapping[str, Any]) -> str | None:
         """Render a plain row; None where the template refuses it."""

@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from tamis.errors import DataError, TamisError
 from tamis.evaluation.statistics import Estimate
+from tamis.files import read_json_object
 from tamis.methods.scores import Scores
 from tamis.report.comparison_records import ComparisonRecord
 from tamis.report.experiment_records import ExperimentRecord
@@ -58,7 +59,7 @@ def read_facts(folder: Path) -> Facts:
     Raises:
         DataError: It is no manifest.
     """
-    values = _read_json(folder / "manifest.json")
+    values = read_json_object(folder / "manifest.json")
     facts: Facts = _checked(Facts, {**values, "folder": folder}, folder / "manifest.json")
     return facts
 
@@ -71,7 +72,7 @@ def read_comparison(folder: Path) -> ComparisonRecord:
     """
     path = folder / COMPARISON
     found: ComparisonRecord = _checked(
-        ComparisonRecord, {**_read_json(path), "folder": folder}, path
+        ComparisonRecord, {**read_json_object(path), "folder": folder}, path
     )
     if found.refused and not found.entries:
         first = found.refused[0]
@@ -92,7 +93,7 @@ def read_experiment(folder: Path) -> ExperimentRecord:
     """
     path = folder / RESULTS
     found: ExperimentRecord = _checked(
-        ExperimentRecord, {**_read_json(path), "folder": folder}, path
+        ExperimentRecord, {**read_json_object(path), "folder": folder}, path
     )
     if not found.groups or not found.judges:
         raise DataError(f"{path} has no {'judges' if found.groups else 'arms'}")
@@ -120,7 +121,7 @@ def read_stage(facts: Facts) -> Record | Proof:
 
 def _read_rank(facts: Facts) -> RankRecord:
     quality_path, ends_path = facts.folder / "ranking.json", facts.folder / "ends.jsonl"
-    quality = _read_json(quality_path) if quality_path.exists() else None
+    quality = read_json_object(quality_path) if quality_path.exists() else None
     ends = list(_read_lines(ends_path)) if ends_path.exists() else None
     return RankRecord(
         facts,
@@ -153,7 +154,7 @@ def _read_finetune(facts: Facts) -> FinetuneRecord:
 
 def _read_evaluate(facts: Facts) -> EvaluateRecord:
     path, answers = facts.folder / "metrics.json", facts.folder / "generations.jsonl"
-    values = _read_json(path)
+    values = read_json_object(path)
     metrics = {name: found for name in MEASURES if name != _BY_SET and (found := values.get(name))}
     adapter = facts.details.get("adapter")
     if isinstance(adapter, Mapping):
@@ -174,7 +175,7 @@ def _read_certify(facts: Facts) -> CertifyRecord:
     for name in ("certificate.json", "refused.json"):
         path = facts.folder / name
         if path.exists():
-            return CertifyRecord(facts, _checked(Verdict, _read_json(path), path))
+            return CertifyRecord(facts, _checked(Verdict, read_json_object(path), path))
     return CertifyRecord(facts, None)  # the labels are not there yet
 
 
@@ -198,16 +199,6 @@ READERS: Mapping[str, Callable[[Facts], Record | Proof]] = {
     "win-rate": _read_win_rate,
     "prune": _read_prune,
 }
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
-    if not isinstance(values, dict):
-        raise DataError(f"{path} holds no JSON object")
-    return values
 
 
 def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
