@@ -7,7 +7,13 @@ from typing import Any
 
 
 def without(values: Any, path: Sequence[str]) -> Any:
-    """Leave out one nested entry."""
+    """Leave out one nested entry; `**` is any depth of mappings and lists, none included."""
+    if path[0] == "**":
+        if isinstance(values, list):
+            return [without(value, path) for value in values]
+        if isinstance(values, dict):
+            values = {key: without(value, path) for key, value in values.items()}
+        return without(values, path[1:])
     if not isinstance(values, dict) or path[0] not in values:
         return values
     rest = {key: value for key, value in values.items() if key != path[0]}

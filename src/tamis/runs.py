@@ -73,8 +73,10 @@ class Stage:
         seed: The user's seed.
         overwrite: Remove what an earlier, different request left.
         protected: Further files and folders that overwriting must not delete.
-        uncompared: Settings, dotted as in the config, that are recorded and are no part of the
-            request: they judge what comes out and do not change it.
+        uncompared: Settings, dotted as in the config (`**` is any depth), that are recorded and are
+            no part of the request: they judge what comes out and do not change it.
+        patience: Settings likewise, that say how long and how often something is asked. With
+            others, a stage that finished with questions left open goes on.
 
     Raises:
         MismatchError: The folder holds another request, or files tamis did not write.
@@ -84,7 +86,7 @@ class Stage:
     def __init__(
         self, folder: Path, name: str, config: Mapping[str, Any], inputs: Mapping[str, Any],
         *, seed: int, overwrite: bool = False, protected: Sequence[Path | None] = (),
-        uncompared: Sequence[str] = (),
+        uncompared: Sequence[str] = (), patience: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self.folder = folder
         self.name = name
@@ -94,7 +96,9 @@ class Stage:
         self.seed = seed
         self._overwrite = overwrite
         self._protected = [path for path in protected if path is not None]
-        self._uncompared = [["config", *name.split(".")] for name in uncompared]
+        self._uncompared, self._patience = (
+            [["config", *name.split(".")] for name in names] for names in (uncompared, patience)
+        )
         self._lock = filelock.FileLock(folder / _LOCK)
         self._started = time.monotonic()
         self._started_at = _now()
@@ -149,6 +153,8 @@ class Stage:
         if (self.folder / _CONFIG).exists():
             earlier = self._earlier()
             if self._is_request(earlier):
+                if self._asks_again():
+                    (self.folder / _MANIFEST).unlink()
                 if earlier != self.request and not self.finished:  # it says how to run this again
                     self._write_config()
                 return
@@ -180,8 +186,17 @@ class Stage:
         asked, wanted = self._compared(earlier), self._compared(self.request)
         return bool(identity(asked) == identity(wanted))
 
-    def _compared(self, request: Any) -> Any:
+    def _asks_again(self) -> bool:
+        """Whether the stage is finished but for open questions, with another patience."""
+        if not self.finished or not (manifest := self.manifest()).get("left_open"):
+            return False
+        earlier, wanted = ({"config": one.get("config")} for one in (manifest, self.request))
         for path in self._uncompared:
+            earlier, wanted = without(earlier, path), without(wanted, path)
+        return bool(earlier != wanted)
+
+    def _compared(self, request: Any) -> Any:
+        for path in (*self._uncompared, *self._patience):
             request = without(request, path)
         return request
 
@@ -217,7 +232,9 @@ class Stage:
         """Write the manifest and remove partial results.
 
         Args:
-            **entries: Further top-level entries (model, rows_by_outcome, details, ...).
+            **entries: Further top-level entries (model, rows_by_outcome, details, ...). `left_open`
+                counts questions that nobody answered in time: partial results are then kept, for a
+                run with more patience.
 
         Returns:
             The manifest as written.
@@ -236,7 +253,8 @@ class Stage:
             **entries,
         }
         write_json(self.folder / _MANIFEST, manifest)
-        shutil.rmtree(self.folder / "work", ignore_errors=True)
+        if not manifest.get("left_open"):
+            shutil.rmtree(self.folder / "work", ignore_errors=True)
         return manifest
 
     def manifest(self) -> dict[str, Any]:

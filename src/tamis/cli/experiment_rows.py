@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tamis.cli.asking import ENDPOINT_PATIENCE
 from tamis.cli.config import RankSettings
 from tamis.cli.experiment_config import Cell, ExperimentConfig, PartConfig
 from tamis.cli.stages import Common, data_facts, run_rank, stage_config, stage_inputs
@@ -177,7 +178,7 @@ def run_rows(config: ExperimentConfig, data: Data, common: Common, cell: Cell) -
     common = replace(common, out=config.out / "rows" / cell.selection)
     with Stage(
         common.out, "rows", stage_config(common, config.data, **settings), inputs,
-        seed=config.ranking_seed, overwrite=common.overwrite,
+        seed=config.ranking_seed, overwrite=common.overwrite, uncompared=ENDPOINT_PATIENCE,
     ) as stage:  # fmt: skip
         if stage.finished:
             return stage.manifest()

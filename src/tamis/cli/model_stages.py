@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tamis.cli.asking import ENDPOINT_PATIENCE, n_unanswered
 from tamis.cli.config import EvaluateSettings, FinetuneSettings, PromptPaths, ScoreSettings
 from tamis.cli.judging import read_questions
 from tamis.cli.stages import (
@@ -108,7 +109,7 @@ def run_evaluate(
     )  # fmt: skip
     with Stage(
         common.out, "evaluate", config, inputs, seed=common.seed, overwrite=common.overwrite,
-        uncompared=("evaluate.max_unscored_share",),
+        uncompared=("evaluate.max_unscored_share",), patience=ENDPOINT_PATIENCE,
     ) as stage:  # fmt: skip
         if stage.finished:
             refuse_unscored_in(stage.folder, settings.evaluate.max_unscored_share)
@@ -134,6 +135,9 @@ def run_evaluate(
             detach_adapters(adapted.model)  # it had wrapped the model in place
         return stage.finish(
             model=described_as,
+            left_open=n_unanswered(
+                one.unscored for verdicts in found.verdicts.values() for one in verdicts
+            ),
             details={"adapter": None if adapter is None else str(adapter),
                      "metrics": found.metrics},
         )  # fmt: skip

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tamis.cli.asking import ENDPOINT_PATIENCE, n_unanswered_rows
 from tamis.cli.config import RankSettings, SelectSettings
 from tamis.cli.measure import measure, measured_with, write_ends
 from tamis.cli.progress import ProgressReport
@@ -114,7 +115,7 @@ def rank_stage(
     )  # fmt: skip
     return Stage(
         common.out, "rank", config, inputs, seed=common.seed, overwrite=common.overwrite,
-        protected=protected,
+        protected=protected, patience=ENDPOINT_PATIENCE,
     )  # fmt: skip
 
 
@@ -185,6 +186,7 @@ def run_rank(
                 data=data_facts(examples),
                 safe_set=None if safe is None else data_facts(safe),
                 details={**scores.details, "notes": notes},
+                left_open=n_unanswered_rows(scores.details),
             )
         manifest = stage.manifest()
         if truth is not None and labels is not None:

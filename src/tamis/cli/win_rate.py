@@ -37,6 +37,7 @@ def run_win_rate(
     settings: WinRateSettings, common: Any, *, model: Path, reference: Path
 ) -> dict[str, Any]:
     """`tamis win-rate`: win_rates.json, preferences.jsonl, manifest.json."""
+    from tamis.cli.asking import ENDPOINT_PATIENCE, n_unanswered
     from tamis.cli.stages import stage_config, stage_inputs
     from tamis.evaluation.judge_settings import build_pair_judge
     from tamis.evaluation.judged import check_judges
@@ -49,6 +50,7 @@ def run_win_rate(
     with Stage(
         common.out, "win-rate", stage_config(common, settings), inputs, seed=common.seed,
         overwrite=common.overwrite, uncompared=("max_unscored_share",),
+        patience=ENDPOINT_PATIENCE,
     ) as stage:  # fmt: skip
         if stage.finished:
             text = (stage.folder / _PREFERENCES).read_text(encoding="utf-8")
@@ -80,7 +82,8 @@ def run_win_rate(
         text = "".join(json_line(line) for line in lines)
         write_text_atomic(stage.folder / _PREFERENCES, text)
         return stage.finish(
-            details={"reference": str(reference), "win_rates": entries, "notes": notes}
+            details={"reference": str(reference), "win_rates": entries, "notes": notes},
+            left_open=n_unanswered(line["unscored"] for line in lines),
         )
 
 

@@ -19,7 +19,7 @@ from tamis.evaluation.judges import Judge, RefusalStrings
 from tamis.evaluation.pair_rubrics import PAIR_RUBRICS
 from tamis.evaluation.rubrics import RUBRICS, Rubric
 from tamis.methods.guard import Guard
-from tamis.models.endpoint import Endpoint, EndpointSettings, Progress
+from tamis.models.endpoint import PATIENCE, Endpoint, EndpointSettings, Progress
 from tamis.models.guard_text import read_policy
 
 if TYPE_CHECKING:
@@ -183,12 +183,17 @@ def check_judges_apart(judges: Sequence[JudgeSettings]) -> None:
     for place, judge in enumerate(judges):
         _refuse_pair_rubric(judge)
         for other in judges[:place]:
-            same = judge.model_copy(update={"name": other.name}) == other
+            same = _verdicts_of(judge) == _verdicts_of(other)
             if same or judge.label == other.label:
                 raise ConfigError(
                     f"judges have {judge.label!r} twice: a judge does not confirm itself. Leave "
                     "one out" + ("." if same else ", or give one of them another name.")
                 )
+
+
+def _verdicts_of(settings: JudgeSettings) -> dict[str, Any]:
+    """Return the settings that decide verdicts."""
+    return settings.model_dump(exclude={"name": True, "endpoint": set(PATIENCE)})
 
 
 def _refuse_pair_rubric(settings: JudgeSettings) -> None:

@@ -260,10 +260,8 @@ class Guard(Method):
         policy = None if self.policy is None else read_policy(self.policy, as_text=True)
         question = str(self.asks)
         root = inputs.cache or inputs.work
-        client = Endpoint(
-            str(self.guard), self.endpoint,
-            None if root is None else root / "guard-endpoint" / "answers.jsonl",
-        )  # fmt: skip
+        kept = None if root is None else root / "guard-endpoint" / "answers.jsonl"
+        client = Endpoint(str(self.guard), self.endpoint, kept)
         asked = [[{"role": "user", "content": filled(question, turns, policy)}]
                  for turns in conversations]  # fmt: skip
         replies = client.ask(asked, inputs.progress("guard"))
@@ -280,6 +278,7 @@ class Guard(Method):
             "guard": {"name": self.guard, "endpoint": self.endpoint.base_url},
             "n_calls": client.n_calls, "n_answers_from_cache": client.n_cached,
             "failed_calls": dict(sorted(client.failures.items())),
+            "n_unanswered": sum(reply.text is None for reply in replies),
             "notes": [
                 "verdicts are yes or no, so all rows of one verdict tie: cut by threshold 0, or "
                 "ids decide between them."

@@ -27,6 +27,11 @@ from tamis.errors import ConfigError, JudgeError, MissingDependencyError
 from tamis.models.answer_cache import AnswerCache
 
 ENDPOINT_ERROR, BUDGET = "endpoint_error", "budget"  # why there is no answer
+# Settings that decide no answer, only how many there are.
+PATIENCE = (
+    "api_key_variable", "timeout_seconds", "max_retries", "backoff_seconds", "requests_per_minute",
+    "max_calls", "parallel_calls",
+)  # fmt: skip
 FAILURES_IN_A_ROW = 20  # more, and the endpoint is taken to be down: hours of retries help nobody
 LONGEST_PAUSE = 60.0  # seconds between two attempts, whatever the endpoint asks for
 _OWN_FIELDS = {"model", "messages", "stream"}

@@ -194,6 +194,9 @@ TWICE: dict[str, Any] = {**ENDPOINT, "rubric": "saft"}
     [
         ([{}, {}], "judges have 'refusal_strings' twice.* Leave one out"),
         ([TWICE, {**TWICE, "name": "another"}], "judges have 'another' twice"),
+        ([TWICE, {**TWICE, "name": "patient",
+                  "endpoint": {**ENDPOINT["endpoint"], "timeout_seconds": 600}}],
+         "judges have 'patient' twice"),
         ([{**TWICE, "name": "it"}, {**TWICE, "name": "it", "model": "toy2"}], "give one of them"),
         ([{"kind": "guard", "guard": {"guard": "g"}},
           {"kind": "guard", "guard": {"guard": "g", "question": "{prompt} {response}?"}}],
