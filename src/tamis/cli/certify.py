@@ -34,7 +34,8 @@ from tamis.cli.certify_results import (
     write_result,
 )
 from tamis.cli.config import Section
-from tamis.cli.stages import Common, data_facts, described, load_set, stage_inputs
+from tamis.cli.inputs import described, stage_inputs
+from tamis.cli.stages import Common, data_facts, load_set
 from tamis.data.load import DataConfig
 from tamis.errors import ConfigError
 from tamis.files import atomic_path, file_sha256, json_line, write_text_atomic

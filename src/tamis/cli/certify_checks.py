@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from tamis.cli.stages import described
+from tamis.cli.inputs import described
 from tamis.data.example import Message, content_hash, content_of
 from tamis.data.row_lists import name_some, resolve_ids
 from tamis.errors import ConfigError, DataError, MismatchError

@@ -18,7 +18,8 @@ import numpy as np
 from tamis.cli.asking import ENDPOINT_PATIENCE
 from tamis.cli.config import RankSettings
 from tamis.cli.experiment_config import Cell, ExperimentConfig, PartConfig
-from tamis.cli.stages import Common, data_facts, run_rank, stage_config, stage_inputs
+from tamis.cli.inputs import stage_inputs
+from tamis.cli.stages import Common, data_facts, run_rank, stage_config
 from tamis.data.contaminate import planted_ids
 from tamis.data.example import Example, Examples, content_of
 from tamis.data.load import load_examples
@@ -167,6 +168,8 @@ def run_rows(config: ExperimentConfig, data: Data, common: Common, cell: Cell) -
     arm = config.arms[cell.arm]
     settings = {"arm": arm.model_dump(mode="json", exclude={"prune"}), "ratio": cell.ratio,
                 "seed": config.ranking_seed}  # fmt: skip
+    if arm.mix is not None and config.safe_data is not None:
+        settings["safe_data"] = config.safe_data.model_dump(mode="json")
     mixed_from = None if arm.mix is None else arm.mix.rows or config.safe_set
     scores_file = None
     if arm.choice == "ranked":

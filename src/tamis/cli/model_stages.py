@@ -9,16 +9,9 @@ from typing import Any
 
 from tamis.cli.asking import ENDPOINT_PATIENCE, n_unanswered
 from tamis.cli.config import EvaluateSettings, FinetuneSettings, PromptPaths, ScoreSettings
+from tamis.cli.inputs import model_inputs, stage_inputs
 from tamis.cli.judging import read_questions
-from tamis.cli.stages import (
-    Common,
-    data_facts,
-    load_set,
-    model_inputs,
-    stage_config,
-    stage_inputs,
-    stage_model,
-)
+from tamis.cli.stages import Common, data_facts, load_set, stage_config, stage_model
 from tamis.runs import Stage
 
 

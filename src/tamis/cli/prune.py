@@ -7,15 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tamis.cli.config import Section
-from tamis.cli.stages import (
-    Common,
-    data_facts,
-    load_set,
-    model_inputs,
-    stage_config,
-    stage_inputs,
-    stage_model,
-)
+from tamis.cli.inputs import model_inputs, stage_inputs
+from tamis.cli.stages import Common, data_facts, load_set, stage_config, stage_model
 from tamis.data.load import DataConfig
 from tamis.data.template import RenderConfig
 from tamis.errors import ConfigError

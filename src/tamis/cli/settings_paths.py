@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +31,11 @@ def placed(settings: SettingsT, folder: Path) -> SettingsT:
     return found
 
 
+def local_files(settings: Any) -> Iterator[tuple[str, Path]]:
+    """Yield every file and folder on this machine that settings name, after where they name it."""
+    yield from _local_files(settings, "", ())
+
+
 def beside(folder: Path, value: str | Path) -> str | Path:
     """Return a path of a settings file as one from here.
 
@@ -56,6 +61,22 @@ def _placed(value: Any, folder: Path, name: str) -> Any:
     if isinstance(value, ModelConfig) and value.name is not None:
         found["name"] = beside(folder, value.name)
     return value.model_copy(update={key: found[key] for key in given if found[key] != given[key]})
+
+
+def _local_files(value: Any, name: str, where: Sequence[str]) -> Iterator[tuple[str, Path]]:
+    if isinstance(value, Path) or (isinstance(value, str) and value and name in IN_WORDS):
+        path = Path(value).expanduser()
+        if path.exists():
+            yield "_".join(where), path
+    elif isinstance(value, list | tuple):
+        for number, one in enumerate(value):
+            yield from _local_files(one, name, (*where, str(number)))
+    elif isinstance(value, BaseModel | Mapping):
+        given = value if isinstance(value, Mapping) else {
+            key: getattr(value, key) for key in type(value).model_fields
+        }  # fmt: skip
+        for key, one in given.items():
+            yield from _local_files(one, _role(given, key), (*where, str(key)))
 
 
 def _role(values: Mapping[str, Any], key: str) -> str:

@@ -15,18 +15,18 @@ import numpy as np
 
 from tamis.cli.asking import ENDPOINT_PATIENCE, n_unanswered_rows
 from tamis.cli.config import RankSettings, SelectSettings
+from tamis.cli.inputs import method_inputs, model_inputs, stage_inputs
 from tamis.cli.measure import measure, measured_with, write_ends
 from tamis.cli.progress import ProgressReport
 from tamis.cli.select_certified import certificate_file, read_certificate
 from tamis.cli.select_known import known_rows
 from tamis.data.example import Examples
 from tamis.data.load import DataConfig, load_examples
-from tamis.data.renderer import RenderConfig
 from tamis.data.row_lists import read_row_list
 from tamis.errors import ConfigError
 from tamis.evaluation.labels import join_labels, labelled_rows, read_labels
 from tamis.evaluation.safe_set import safe_set_notes, sharing_notes
-from tamis.files import atomic_path, file_sha256, json_line
+from tamis.files import atomic_path, json_line
 from tamis.methods import build_method
 from tamis.models.config import ModelConfig
 from tamis.runs import Stage
@@ -47,30 +47,6 @@ class Common:
     dtype: str | None = None
     overwrite: bool = False
     report: ProgressReport | None = None
-
-
-def described(path: str | Path | None) -> dict[str, Any] | None:
-    """Identify an input by its bytes; a hub id by its name."""
-    if path is None:
-        return None
-    local = Path(path)
-    if not local.exists():
-        return {"path": str(path)}
-    return {"path": str(local.resolve()), "sha256": file_sha256(local)}
-
-
-def stage_inputs(**paths: str | Path | None) -> dict[str, Any]:
-    """Identify every input that was given, by role."""
-    return {role: entry for role, path in paths.items() if (entry := described(path))}
-
-
-def model_inputs(model: ModelConfig, render: RenderConfig) -> dict[str, str | None]:
-    """Name the local files that decide what a model does to a row: weights and template."""
-    template = render.chat_template
-    return {
-        "model": model.name if model.name and Path(model.name).exists() else None,
-        "chat_template": template if template and Path(template).is_file() else None,
-    }
 
 
 def stage_config(common: Common, settings: Any, **resolved: Any) -> dict[str, Any]:
@@ -111,6 +87,7 @@ def rank_stage(
     del config["cache_gib"]  # changes no score
     inputs = stage_inputs(
         data=data, **trusted, trusted_labels=trusted_labels, rows=rows,
+        **method_inputs(settings.method),
         **(model_inputs(settings.model, settings.render) if "model" in requires else {}),
     )  # fmt: skip
     return Stage(

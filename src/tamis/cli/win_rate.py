@@ -38,7 +38,8 @@ def run_win_rate(
 ) -> dict[str, Any]:
     """`tamis win-rate`: win_rates.json, preferences.jsonl, manifest.json."""
     from tamis.cli.asking import ENDPOINT_PATIENCE, n_unanswered
-    from tamis.cli.stages import stage_config, stage_inputs
+    from tamis.cli.inputs import stage_inputs
+    from tamis.cli.stages import stage_config
     from tamis.evaluation.judge_settings import build_pair_judge
     from tamis.evaluation.judged import check_judges
     from tamis.evaluation.pairwise import RUBRIC_KINDS, answer_pairs, judge_pairs, win_figures
