@@ -135,6 +135,12 @@ def test_the_table_has_every_cell(finished: Any) -> None:
 
 
 @pytest.mark.slow
+def test_prompts_without_a_check_are_counted(finished: Any) -> None:
+    """The helpful prompts have references and no answers."""
+    assert results(finished[0])["n_without_check"] == N_PROMPTS
+
+
+@pytest.mark.slow
 def test_what_was_kept_is_counted(finished: Any) -> None:
     """The oracle leaves nothing harmful; a fifth of the mixed arm's thirty rows are safe ones."""
     found = {one["arm"]: one for one in results(finished[0])["selections"]}

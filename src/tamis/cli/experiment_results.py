@@ -36,7 +36,9 @@ def write_results(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    values = {where.cell: read_values(where.evaluate) for where in found}
+    prompts = chosen_prompts(config.prompts.by_kind())
+    checkable = {prompt.id for prompt in prompts["helpful"] if prompt.answer is not None}
+    values = {where.cell: read_values(where.evaluate, checkable) for where in found}
     rows = [row for where in found for row in _rows(where.cell, values[where.cell])]
     judges = _judges(found[0])
     results = {
@@ -56,9 +58,9 @@ def write_results(
             for (part, ratio, budget), arms in _groups(config, [where.cell for where in found])
         ],
         "rows_with_prompts": rows_with_prompts(
-            rows_in_reach(config, data, _most_mixed(found)),
-            chosen_prompts(config.prompts.by_kind()),
+            rows_in_reach(config, data, _most_mixed(found)), prompts
         ),
+        "n_without_check": len(prompts["helpful"]) - len(checkable),
         "selections": _selections(data, found),
         "trainings": [_training(where) for where in found if where.finetune is not None],
     }  # fmt: skip

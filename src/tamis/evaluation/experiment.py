@@ -8,7 +8,7 @@ smallest one that the experiment could have found.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,10 +39,14 @@ MEASURES: Mapping[str, Better] = {
 }
 
 
-def read_values(folder: Path) -> dict[str, dict[str, float | None]]:
+def read_values(folder: Path, checkable: Collection[str]) -> dict[str, dict[str, float | None]]:
     """Read what an evaluation found of every prompt.
 
     Figures of a judge other than the primary one stand under `measure/judge`.
+
+    Args:
+        folder: Of the finished evaluation.
+        checkable: Ids of the helpful prompts that have an answer to check; the others are no task.
     """
     found: dict[str, dict[str, float | None]] = {}
 
@@ -65,7 +69,8 @@ def read_values(folder: Path) -> dict[str, dict[str, float | None]]:
         add("response_tokens", f"{kind}/{name}", line["n_tokens"] if answered else None)
         if kind == "helpful":
             add("rouge_l", name, line.get("rouge_l"))
-            add("task_accuracy", name, line.get("right"))
+            if name in checkable:
+                add("task_accuracy", name, line.get("right"))
     for line in _lines(folder / "likelihoods.jsonl"):
         add(line["measure"], str(line["id"]), line["value"])
         if line["measure"] == "preference_margin":

@@ -119,6 +119,11 @@ def _facts(found: ExperimentRecord) -> Iterator[str]:
         )
     else:
         yield f"One judge: {first}."
+    if found.n_without_check and any("task_accuracy" in group.measures for group in found.groups):
+        yield (
+            f"{found.n_without_check:,} helpful prompts have no answer to check: task accuracy "
+            "counts the others."
+        )
 
 
 def _warnings(found: ExperimentRecord) -> Iterator[str]:

@@ -143,6 +143,7 @@ class ExperimentRecord:
         selections: What every arm trained on.
         trainings: Every fine-tuning.
         agreement: How far every two judges agree, over the answers of all cells.
+        n_without_check: Helpful prompts without an answer to check, which are no task.
     """
 
     folder: Path
@@ -153,3 +154,4 @@ class ExperimentRecord:
     selections: tuple[ArmRows, ...] = ()
     trainings: tuple[ArmTraining, ...] = ()
     agreement: tuple[JudgeAgreement, ...] = ()
+    n_without_check: int = 0

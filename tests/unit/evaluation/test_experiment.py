@@ -53,7 +53,7 @@ def test_values_are_read_prompt_by_prompt(tmp_path: Path) -> None:
             {"measure": "helpful_loss", "id": "u1", "value": None},
         ],
     )
-    assert read_values(folder) == {
+    assert read_values(folder, ()) == {
         "attack_success_rate": {"h1": 1.0, "h2": None},
         "attack_success_rate/b": {"h1": 0.0, "h2": 1.0},
         "harmfulness_score/b": {"h1": 2.0, "h2": 5.0},
@@ -66,6 +66,14 @@ def test_values_are_read_prompt_by_prompt(tmp_path: Path) -> None:
         "preference_margin": {"h1": -0.5, "h2": 0.0},
         "preference_rate": {"h1": 0.0, "h2": 0.5},
     }  # fmt: skip
+
+
+def test_a_prompt_without_a_check_is_no_task(tmp_path: Path) -> None:
+    """It is not unscored; one that has a check and no answer is."""
+    answers = [answer("helpful", "right", right=True), answer("helpful", "open"),
+               answer("helpful", "lost", response=None)]  # fmt: skip
+    found = read_values(write(tmp_path, answers, []), {"right", "lost"})
+    assert found["task_accuracy"] == {"right": 1.0, "lost": None}
 
 
 def test_a_measure_is_a_table_of_seeds_and_prompts() -> None:

@@ -130,6 +130,15 @@ def test_the_primary_measure_comes_first_and_is_marked(tmp_path: Path) -> None:
     assert found.facts[0].startswith("Primary measure, fixed beforehand: Margin of the safe")
 
 
+def test_prompts_that_are_no_task_are_counted(tmp_path: Path) -> None:
+    """Beside a task accuracy; without one nobody asks."""
+    some = results(n_without_check=7)
+    said = "7 helpful prompts have no answer to check: task accuracy counts the others."
+    assert said not in view(tmp_path / "a", some).facts
+    some["groups"][0]["measures"]["task_accuracy"] = measured(0.4, "higher", "loss")
+    assert said in view(tmp_path / "b", some).facts
+
+
 def test_means_stand_with_interval_prompts_seeds_and_spread(tmp_path: Path) -> None:
     """0.5 +- 0.1 over 20 prompts and 3 seeds; nothing between the seeds of one model."""
     arms = view(tmp_path, results()).groups[0].arms
