@@ -5,13 +5,17 @@ What needs no process of its own is run in this one: each start costs as much as
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -182,10 +186,20 @@ def test_a_finished_experiment_is_a_page(finished: Any, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_processes_give_the_same_results(folder: Path, finished: Any, tmp_path: Path) -> None:
-    """Two at a time, one cell each; figures are those of one process."""
+    """Two at a time, one cell each, stopped once: no process stays, figures are those of one."""
     out = tmp_path / "parallel"
     arms: dict[str, Any] = {"nothing": {}, "loss": {"method": "loss"}}
     file = config(folder, out, workers=2, arms=arms, references=None, seeds=[0])
+    with subprocess.Popen([sys.executable, "-m", "tamis", "experiment", file]) as stopped:
+        children: list[psutil.Process] = []
+        while stopped.poll() is None and len(children) < 2:
+            time.sleep(0.1)
+            with contextlib.suppress(psutil.Error):  # one that ended meanwhile
+                children = [one for one in psutil.Process(stopped.pid).children()
+                            if "--cell" in one.cmdline()]  # fmt: skip
+        stopped.terminate()
+    assert stopped.returncode == 128 + signal.SIGTERM
+    assert (len(children), psutil.wait_procs(children, timeout=3)[1]) == (2, [])
     result = tamis("experiment", file, "--json")
     assert result.returncode == 0, result.stderr
     assert "done all/loss-0.75-steps-0" in " ".join(result.stderr.split())

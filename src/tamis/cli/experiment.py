@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import queue
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +26,7 @@ from tamis.cli.experiment_config import Cell, ExperimentConfig, cells
 from tamis.cli.experiment_rows import Data, ranking_folder, read_data, run_ranking, run_rows
 from tamis.cli.judging import read_questions, refuse_ranking_guard
 from tamis.cli.model_stages import judge_identities, run_evaluate, run_finetune
+from tamis.cli.processes import Children
 from tamis.cli.progress import ProgressReport
 from tamis.cli.prune import PruneSettings, run_prune
 from tamis.cli.stages import Common, stage_model
@@ -239,7 +239,7 @@ def _in_processes(
     config: ExperimentConfig, left: Sequence[Cell], command: Sequence[str], overwrite: bool,
     say: Callable[[str], None],
 ) -> None:  # fmt: skip
-    """Run cells side by side; a failed one does not stop the others."""
+    """Run cells side by side; a failed one does not stop the others, and none outlives this."""
     if not command:
         raise ConfigError("workers > 1 needs the command line; set workers to 1 from Python.")
     if overwrite:
@@ -256,16 +256,16 @@ def _in_processes(
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = str(gpu)
-        done = subprocess.run(
+        status, errors = children.run(
             [sys.executable, "-m", "tamis", "experiment", *command, "--cell", cell.name],
-            env=environment, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            environment,
+        )
         free.put(gpu)
-        if done.returncode:
-            failed[cell.name] = done.stderr.strip()[-TAIL_CHARACTERS:]
-        say(f"{'failed' if done.returncode else 'done'}  {cell.name}")
+        if status:
+            failed[cell.name] = errors.strip()[-TAIL_CHARACTERS:]
+        say(f"{'failed' if status else 'done'}  {cell.name}")
 
-    with ThreadPoolExecutor(config.workers) as pool:
+    with ThreadPoolExecutor(config.workers) as pool, Children() as children:
         list(pool.map(run, left))
     if failed:
         name, tail = next(iter(failed.items()))
