@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +56,19 @@ def tiny_lm() -> LanguageModel:
     import toy
 
     return toy.tiny_lm()
+
+
+@pytest.fixture(scope="session")
+def toy_guards() -> Iterator[None]:
+    """Save the guards of `toy_ranking` to the folder that their cases name, one per process."""
+    import toy
+    import toy_guard
+    from toy_ranking import GUARDS
+
+    toy_guard.saved(toy_guard.classifier(), GUARDS / "classifier")
+    toy_guard.saved(toy.llama(), GUARDS / "generative")
+    yield
+    shutil.rmtree(GUARDS)
 
 
 @pytest.fixture(autouse=True)

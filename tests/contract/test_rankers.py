@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +17,15 @@ import torch
 import yaml
 
 import toy
-import toy_guard
 from tamis.data.example import Examples
 from tamis.data.load import load_examples
-from tamis.data.template import RenderConfig
 from tamis.errors import ConfigError, DataError, DuplicateIdError, NoTrainedTokensError
 from tamis.methods import METHODS, build_method, method_class
-from tamis.methods.base import RankingInputs, check_inputs
+from tamis.methods.base import check_inputs
 from tamis.methods.scores import Scores
 from tamis.models import batches
 from tamis.models.load import LanguageModel
+from toy_ranking import CASES, QUICK, TINY_SEAL, few_rows, inputs_for, ranked
 
 CONTROLS = {
     "uniform": "a control: it draws at random, so there is no signal to find",
@@ -37,53 +33,6 @@ CONTROLS = {
     "guard": "what it finds is what its guard knows, and the toy's guards are random",
     "loss": "a control: it uses no safe set, so what tells the kinds apart is not given to it",
     "trivial": "a control: it counts characters, turns and keywords, which are alike in both kinds",
-}
-# Where the fixture `toy_guards` saves the guards that these tests rank with.
-GUARDS = Path(tempfile.gettempdir()) / f"tamis-toy-guards-{os.getpid()}"
-# Settings that make a method quick on a few rows; a method without an entry runs as it is.
-TINY_SEAL: Mapping[str, Any] = {
-    "epochs": 2, "batch_size": 4, "safe_batch_size": 4, "trunk_cut": 1, "learning_rate": 1e-2,
-    "checkpoint_every_steps": 2,
-}  # fmt: skip
-QUICK: Mapping[str, Mapping[str, Any]] = {
-    "amortized": {"teacher": "seal", "teacher_options": TINY_SEAL, "layers": (1, 2), "folds": 3},
-    "auto": {"signals": {
-        "contrast": {"method": "contrast", "options": {"anchors": "none", "layers": [1, 2]}},
-        "loss": {"method": "loss", "weight": 0.25},
-    }},
-    "contrast": {"anchors": "none", "layers": (1, 2)},
-    "excess": {"steps": 4, "batch_size": 2, "trunk_cut": 1, "learning_rate": 1e-2,
-               "checkpoint_every_steps": 2},
-    "probe": {"layers": (1, 2), "strengths": (0.01, 0.1)},
-    "saft": {"min_margin": 0.0},  # twelve rows cannot tell a direction's side
-    "seal": TINY_SEAL,
-    "gradient": {"use_sets": True},
-    "gradsafe": {"use_sets": True, "threshold": 0.3},  # so few prompts have no larger gap
-    "direction": {"use_sets": True},
-    "guard": {"backend": "classifier", "guard": str(GUARDS / "classifier"), "device": "cpu",
-              "dtype": "float32"},
-}  # fmt: skip
-PUBLISHED: Mapping[str, Any] = {
-    "algorithm": "memory_efficient", "selector_optimizer": "adam", "selector_learning_rate": 5e-3,
-    "trunk_cut": 0,
-}  # fmt: skip
-WRITER: Mapping[str, Any] = {
-    "guard": str(GUARDS / "generative"), "min_word_probability": 0, "device": "cpu",
-    "dtype": "float32",
-}  # fmt: skip
-# Method and settings by the name of the case: every method once, and other paths of some.
-CASES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    **{name: (name, QUICK.get(name, {})) for name in METHODS},
-    "dsir-harmful": ("dsir", {"against": "harmful_set", "text": "response"}),
-    "saft-published": ("saft", {"preset": "published"}),
-    "gradient-anchors": ("gradient", {"variant": "he", "anchors_per_set": 2, "trunk_cut": 1}),
-    "gradsafe-anchors": ("gradsafe", {}),
-    "direction-anchors": ("direction", {}),
-    "direction-datashield": ("direction", {"variant": "datashield", "use_sets": True}),
-    "guard-generative": ("guard", WRITER),
-    "seal-published": ("seal", {**QUICK["seal"], **PUBLISHED}),
-    "excess-crossfit": ("excess", {**QUICK["excess"], "against": "crossfit", "first_tokens": 4}),
-    "excess-harmful": ("excess", {**QUICK["excess"], "against": "harmful", "strata": "length"}),
 }
 EVERYWHERE = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ENOUGH_TO_LEARN: Mapping[str, Mapping[str, Any]] = {
@@ -106,55 +55,12 @@ ENOUGH_TO_LEARN: Mapping[str, Mapping[str, Any]] = {
     "saft": {"min_margin": 3.0},
     "seal": {"epochs": 3, "trunk_cut": 0, "lora": {"targets": EVERYWHERE}},
 }
-RENDER = RenderConfig(max_prompt_tokens=96, max_response_tokens=48, on_too_long="drop")
 LONG_ROW = {"prompt": "Tell me about the river", "completion": "water " * 60}
 
+pytestmark = pytest.mark.usefixtures("toy_guards")
 every_method = pytest.mark.parametrize("name", sorted(METHODS))
 every_case = pytest.mark.parametrize("case", sorted(CASES))
 Ranked = Callable[..., Scores]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def toy_guards() -> Iterator[None]:
-    """Save the guards to the folder that their cases name; each test process has its own."""
-    toy_guard.saved(toy_guard.classifier(), GUARDS / "classifier")
-    toy_guard.saved(toy.llama(), GUARDS / "generative")
-    yield
-    shutil.rmtree(GUARDS)
-
-
-@functools.cache
-def few_rows() -> toy.ContaminatedSet:
-    """Return twelve rows to rank and six safe ones: three steps an epoch."""
-    return toy.contaminated_set(12, n_harmful=4, n_safe=6)
-
-
-@functools.cache
-def known_rows() -> toy.ContaminatedSet:
-    """Return other rows of both kinds, for methods that learn from labels or harmful rows."""
-    return toy.contaminated_set(20, n_harmful=10, n_safe=1, seed=5)
-
-
-def inputs_for(lm: LanguageModel, **changes: Any) -> RankingInputs:
-    """Return inputs that satisfy every method."""
-    rows, known = few_rows(), known_rows()
-    whole = RankingInputs(
-        rows.finetuning_set, rows.safe_set, model=lm, render=RENDER, seed=3,
-        harmful_set=known.finetuning_set.restrict(
-            [i for i, bad in zip(known.finetuning_set.ids, known.harmful, strict=True) if bad]
-        ),
-        trusted_set=known.finetuning_set, trusted_harmful=known.harmful,
-    )  # fmt: skip
-    return dataclasses.replace(whole, **changes)
-
-
-def ranked(case: str, inputs: RankingInputs, **settings: Any) -> Scores:
-    """Check and rank, as the command line does."""
-    name, quick = CASES[case]
-    method = build_method(name, {**quick, **settings})
-    check_inputs(method, inputs, name)
-    scores: Scores = method.rank(inputs)
-    return scores
 
 
 @pytest.fixture(scope="module")
@@ -416,6 +322,23 @@ def n_reports(case: str) -> int:
     return len(seen)
 
 
+def killed_and_resumed(
+    case: str, moment: float, lm: LanguageModel, work: Path, n_reports: int, **settings: Any
+) -> Scores:
+    """Stop a run at one of its progress reports, then rank with another model in its folder."""
+    left = round(moment * (n_reports - 1))
+
+    def stop(*_: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ranked(case, inputs_for(toy.tiny_lm(), work=work, report=stop), **settings)
+    return ranked(case, inputs_for(lm, work=work), **settings)
+
+
 @every_case
 @pytest.mark.parametrize("moment", [0.0, 0.4, 0.7, 1.0])
 def test_a_killed_run_ends_with_the_same_bits(
@@ -425,18 +348,23 @@ def test_a_killed_run_ends_with_the_same_bits(
     reports = n_reports(case)
     if not reports:
         pytest.skip("one step without progress reports: nothing to resume")
-    left = round(moment * (reports - 1))
+    assert_same(killed_and_resumed(case, moment, tiny_lm, tmp_path, reports), baseline(case))
 
-    def stop(*_: Any) -> None:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        ranked(case, inputs_for(toy.tiny_lm(), work=tmp_path, report=stop))
-    resumed = ranked(case, inputs_for(tiny_lm, work=tmp_path))
-    assert_same(resumed, baseline(case))
+@pytest.mark.parametrize("case", ["excess", "excess-crossfit", "seal", "seal-published"])
+def test_a_run_killed_with_dropout_ends_with_the_same_bits(
+    case: str, tiny_lm: LanguageModel, tmp_path: Path
+) -> None:
+    """What dropout draws is a step's own: steps taken again, and later ones, draw the same."""
+    dropout: dict[str, Any] = {"lora": {"dropout": 0.3}}
+    stages: list[str] = []
+    whole = ranked(
+        case, inputs_for(tiny_lm, report=lambda stage, *_: stages.append(stage)), **dropout
+    )
+    steps = [i for i, stage in enumerate(stages) if stage.startswith("training")]
+    moment = steps[2] / (len(stages) - 1)  # one step after the first checkpoint
+    resumed = killed_and_resumed(case, moment, tiny_lm, tmp_path, len(stages), **dropout)
+    assert_same(resumed, whole)
 
 
 @pytest.mark.parametrize("case", sorted(CASES))
