@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.tamis-setup
 
-.PHONY: setup fmt check test test-fast test-all test-inspect demo clean
+.PHONY: setup fmt check test test-fast test-all test-inspect golden-record demo clean
 
 setup: $(STAMP)
 
@@ -47,6 +47,10 @@ test-inspect:
 	.venv-inspect/bin/python -m pip install --quiet torch==2.13.0
 	.venv-inspect/bin/python -m pip install --quiet -c constraints-inspect.txt -e ".[inspect]" pytest pytest-timeout
 	.venv-inspect/bin/python -m pytest tests/integration/test_inspect_adapter.py
+
+# Rewrites the recorded figures that have changed; say why in the commit.
+golden-record: setup
+	$(BIN)/python -m pytest tests/golden --golden-record
 
 demo: setup
 	$(BIN)/tamis demo --out runs/demo
