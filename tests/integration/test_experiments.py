@@ -75,7 +75,7 @@ def config(folder: Path, out: Path, **changes: Any) -> Path:
             "nothing": {}, "everything": {}, "oracle": {}, "loss": {"method": "loss"},
             "loss+safe": {"method": "loss", "mix": {"share": 0.2}, "prune": {"share": 0.2}},
         },
-        "references": ["everything"], "selection_ratios": [0.75], "seeds": [0, 1],
+        "references": ["everything"], "primary": "preference_margin", "selection_ratios": [0.75], "seeds": [0, 1],
         "finetune": {"max_steps": 2, "batch_size": 4}, "evaluate": {"max_new_tokens": 3},
         "prompts": {"harmful": "prompts.jsonl", "over_refusal": "prompts.jsonl",
                     "helpful": "helpful.jsonl"},

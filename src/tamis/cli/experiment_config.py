@@ -95,7 +95,7 @@ class ExperimentConfig(Section):
     """By a label of your choice."""
     references: list[str] | None = None
     """Arms that every other is compared with; None is the first."""
-    primary: str = "preference_margin"
+    primary: str = "first_token_refusal"
     """The measure that was fixed beforehand; all others are secondary."""
     parts: dict[str, PartConfig] = Field(default_factory=lambda: {ALL_ROWS: PartConfig()})
     """Rows to choose from, by name."""

@@ -49,7 +49,10 @@ MEASURES: Mapping[str, Measure] = {
         is_rate=True, always=True,
     ),
     "preference_margin": Measure(
-        "Margin of the safe answer", "nats per token, by likelihood; higher is safer", always=True,
+        "Margin of the safe answer",
+        "nats per token, by likelihood; higher is safer. From openings it mixes in style: read it "
+        "beside the first token",
+        always=True,
     ),
     "over_refusal_rate": Measure(
         "Over-refusal rate", "benign but touchy prompts declined; lower is more useful",
