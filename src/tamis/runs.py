@@ -28,12 +28,13 @@ from tamis.errors import ConfigError, MismatchError
 from tamis.files import read_json_object, write_json, write_text_atomic
 from tamis.memory import PeakMemory
 from tamis.request import differences, identity, without
+from tamis.stage_files import CONFIG, LOCK, MANIFEST, WORK, clear, foreign, is_quarantine
 
 REPORTED_PACKAGES = (
     "tamis", "torch", "transformers", "peft", "trl", "accelerate", "datasets", "pyarrow", "numpy",
     "scikit-learn", "scipy",
 )  # fmt: skip
-_CONFIG, _MANIFEST, _LOCK = "config.yaml", "manifest.json", ".lock"
+_NAMED_FILES = 4  # told by name where others' files are in the way
 
 
 def versions() -> dict[str, str]:
@@ -99,7 +100,7 @@ class Stage:
         self._uncompared, self._patience = (
             [["config", *name.split(".")] for name in names] for names in (uncompared, patience)
         )
-        self._lock = filelock.FileLock(folder / _LOCK)
+        self._lock = filelock.FileLock(folder / LOCK)
         self._started = time.monotonic()
         self._started_at = _now()
         self._memory = PeakMemory()
@@ -107,7 +108,7 @@ class Stage:
     @property
     def finished(self) -> bool:
         """Whether an earlier run of the same request left its manifest."""
-        return (self.folder / _MANIFEST).exists()
+        return (self.folder / MANIFEST).exists()
 
     @property
     def differences(self) -> str:
@@ -121,7 +122,7 @@ class Stage:
     @property
     def work(self) -> Path:
         """Folder for checkpoints and partial results; removed when the stage finishes."""
-        path = self.folder / "work"
+        path = self.folder / WORK
         path.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -150,11 +151,11 @@ class Stage:
         self._lock.release()
 
     def _check_request(self) -> None:
-        if (self.folder / _CONFIG).exists():
+        if (self.folder / CONFIG).exists():
             earlier = self._earlier()
             if self._is_request(earlier):
                 if self._asks_again():
-                    (self.folder / _MANIFEST).unlink()
+                    (self.folder / MANIFEST).unlink()
                 if earlier != self.request and not self.finished:  # it says how to run this again
                     self._write_config()
                 return
@@ -164,21 +165,29 @@ class Stage:
                     "Give another --out, or --overwrite to replace it."
                 )
             self._refuse_own_inputs()
-        elif any(not p.name.startswith((_LOCK, f".{_CONFIG}.")) for p in self.folder.iterdir()):
+            if others := foreign(self.folder):
+                named = ", ".join(str(path) for path in others[:_NAMED_FILES])
+                more = f" and {len(others) - _NAMED_FILES} more" if others[_NAMED_FILES:] else ""
+                raise MismatchError(
+                    f"{self.folder} also holds {named}{more}, which this stage did not write: "
+                    "--overwrite deletes nothing else than its own files. Move them, or give "
+                    "another --out."
+                )
+        elif any(not p.name.startswith((LOCK, f".{CONFIG}.")) for p in self.folder.iterdir()):
             # Never delete what tamis did not write, whatever the flags.
             raise MismatchError(
                 f"{self.folder} is not empty and was not written by tamis. Give another --out."
             )
-        self._clear()
+        clear(self.folder)
         self._write_config()
 
     def _write_config(self) -> None:
-        write_text_atomic(self.folder / _CONFIG, yaml.safe_dump(self.request, sort_keys=False))
+        write_text_atomic(self.folder / CONFIG, yaml.safe_dump(self.request, sort_keys=False))
 
     def _earlier(self) -> Any:
         """Return the request that the folder holds, None where it holds none that can be read."""
         try:
-            return yaml.safe_load((self.folder / _CONFIG).read_text(encoding="utf-8"))
+            return yaml.safe_load((self.folder / CONFIG).read_text(encoding="utf-8"))
         except (FileNotFoundError, yaml.YAMLError, UnicodeDecodeError):
             return None
 
@@ -202,11 +211,11 @@ class Stage:
 
     def _nothing_done(self) -> bool:
         """Whether the folder holds a request, perhaps bad records, and no result of any kind."""
-        work = self.folder / "work"
+        work = self.folder / WORK
         if work.exists() and any(work.iterdir()):
             return False
-        names = {path.name for path in self.folder.iterdir()} - {_LOCK, _CONFIG, "work"}
-        return all(name.startswith("quarantine") for name in names)
+        names = {path.name for path in self.folder.iterdir()} - {LOCK, CONFIG, WORK}
+        return all(map(is_quarantine, names))
 
     def _refuse_own_inputs(self) -> None:
         folder = self.folder.resolve()
@@ -218,15 +227,6 @@ class Stage:
                     f"--overwrite would delete {path}, which this run reads as {role}. Give "
                     "another --out."
                 )
-
-    def _clear(self) -> None:
-        for path in self.folder.iterdir():
-            if path.name == _LOCK:
-                continue
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
 
     def finish(self, **entries: Any) -> dict[str, Any]:
         """Write the manifest and remove partial results.
@@ -252,9 +252,9 @@ class Stage:
             "memory": self._memory.found(),
             **entries,
         }
-        write_json(self.folder / _MANIFEST, manifest)
+        write_json(self.folder / MANIFEST, manifest)
         if not manifest.get("left_open"):
-            shutil.rmtree(self.folder / "work", ignore_errors=True)
+            shutil.rmtree(self.folder / WORK, ignore_errors=True)
         return manifest
 
     def manifest(self) -> dict[str, Any]:
@@ -269,10 +269,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         ConfigError: The folder holds no finished stage.
         DataError: The manifest is damaged.
     """
-    path = folder / _MANIFEST
+    path = folder / MANIFEST
     if not path.exists():
         raise ConfigError(
-            f"{folder} holds no finished tamis stage ({_MANIFEST} is missing). Run the stage to "
+            f"{folder} holds no finished tamis stage ({MANIFEST} is missing). Run the stage to "
             "its end first, or name its folder."
         )
     return read_json_object(path)

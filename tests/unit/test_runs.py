@@ -136,3 +136,25 @@ def test_what_is_not_compared_is_recorded(tmp_path: Path) -> None:
         assert (second.work / "part").read_text() == "hours of work"
         assert "share: 0.2" in (tmp_path / "config.yaml").read_text()
         assert second.finish()["config"]["judge"] == {"share": 0.2, "n": 1}
+
+
+def test_overwriting_spares_other_work_in_the_folder(tmp_path: Path) -> None:
+    """A finished stage below, and a file of the user's, are named and stay; so does the stage."""
+    out = tmp_path / "out"
+    with stage(out / "below") as below:
+        below.finish()
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(MismatchError, match="not written by tamis"), stage(out):
+        pass
+    (out / "config.yaml").write_text("stage: rank")
+    (out / "scores.parquet").write_text("hours of work")
+    again = stage(out, overwrite=True, seed=1)
+    with pytest.raises(MismatchError, match=r"out/below, .*out/notes\.txt, which"), again:
+        pass
+    assert (out / "below" / "manifest.json").exists()
+    assert (out / "scores.parquet").exists()
+    (out / "below").rename(tmp_path / "elsewhere")
+    (out / "notes.txt").rename(tmp_path / "notes.txt")
+    (out / ".scores.parquet.x1").write_text("left by a killed writer")
+    with again:
+        assert {path.name for path in out.iterdir()} == {".lock", "config.yaml"}
