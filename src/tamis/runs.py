@@ -10,13 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import importlib.metadata
 import json
-import platform
 import shutil
-import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,40 +21,44 @@ from typing import Any
 import filelock
 import yaml
 
-from tamis.errors import ConfigError, MismatchError
+from tamis.errors import ConfigError, DataError, MismatchError
 from tamis.files import read_json_object, write_json, write_text_atomic
 from tamis.memory import PeakMemory
 from tamis.request import differences, identity, without
-from tamis.stage_files import CONFIG, LOCK, MANIFEST, WORK, clear, foreign, is_quarantine
+from tamis.stage_files import (
+    CONFIG,
+    LOCK,
+    MANIFEST,
+    WORK,
+    clear,
+    foreign,
+    is_quarantine,
+    results,
+)
+from tamis.versions import git_sha, versions
 
-REPORTED_PACKAGES = (
-    "tamis", "torch", "transformers", "peft", "trl", "accelerate", "datasets", "pyarrow", "numpy",
-    "scikit-learn", "scipy",
-)  # fmt: skip
 _NAMED_FILES = 4  # told by name where others' files are in the way
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that decide a result."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in REPORTED_PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other tamis processes out of a folder, which is made.
 
-
-def git_sha() -> str | None:
-    """Return the commit of the source tree this package runs from, None when installed."""
-    here = Path(__file__).resolve().parents[2]
-    if not (here / "pyproject.toml").exists():
-        return None  # installed: a repository around it, if any, is somebody else's
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        result = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "HEAD"],
-            capture_output=True, text=True, timeout=5, check=False,
-        )  # fmt: skip
-        return result.stdout.strip() or None
-    return None
+    Raises:
+        ConfigError: One is at work there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout as error:
+        raise ConfigError(
+            f"{folder} is in use by another tamis process. Wait for it, or give another --out."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class Stage:
@@ -72,7 +73,7 @@ class Stage:
         config: The resolved settings; anything JSON can hold.
         inputs: What the stage reads, by role, each with at least its hash; part of the request.
         seed: The user's seed.
-        overwrite: Remove what an earlier, different request left.
+        overwrite: Remove what an earlier, different request left, or one that has lost files.
         protected: Further files and folders that overwriting must not delete.
         uncompared: Settings, dotted as in the config (`**` is any depth), that are recorded and are
             no part of the request: they judge what comes out and do not change it.
@@ -80,7 +81,8 @@ class Stage:
             others, a stage that finished with questions left open goes on.
 
     Raises:
-        MismatchError: The folder holds another request, or files tamis did not write.
+        MismatchError: The folder holds another request, has lost results, or files that the stage
+            did not write are in the way.
         ConfigError: Another process is at work in the folder.
     """
 
@@ -100,15 +102,15 @@ class Stage:
         self._uncompared, self._patience = (
             [["config", *name.split(".")] for name in names] for names in (uncompared, patience)
         )
-        self._lock = filelock.FileLock(folder / LOCK)
+        self._held = contextlib.ExitStack()
         self._started = time.monotonic()
         self._started_at = _now()
         self._memory = PeakMemory()
 
     @property
     def finished(self) -> bool:
-        """Whether an earlier run of the same request left its manifest."""
-        return (self.folder / MANIFEST).exists()
+        """Whether an earlier run of the same request left its manifest, and results are there."""
+        return (self.folder / MANIFEST).exists() and not self._lost()
 
     @property
     def differences(self) -> str:
@@ -128,19 +130,10 @@ class Stage:
 
     def __enter__(self) -> Stage:
         """Lock the folder and check that it holds this request or nothing."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire(blocking=False)
-        except filelock.Timeout as error:
-            raise ConfigError(
-                f"{self.folder} is in use by another tamis process. Wait for it, or give another "
-                "--out."
-            ) from error
-        try:
+        with contextlib.ExitStack() as entering:
+            entering.enter_context(locked(self.folder))
             self._check_request()
-        except BaseException:
-            self._lock.release()
-            raise
+            self._held = entering.pop_all()
         return self
 
     def __exit__(
@@ -148,17 +141,24 @@ class Stage:
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
         """Release the folder."""
-        self._lock.release()
+        self._held.close()
 
     def _check_request(self) -> None:
         if (self.folder / CONFIG).exists():
             earlier = self._earlier()
-            if self._is_request(earlier):
+            same, lost = self._is_request(earlier), self._lost()
+            if same and not lost:
                 if self._asks_again():
                     (self.folder / MANIFEST).unlink()
                 if earlier != self.request and not self.finished:  # it says how to run this again
                     self._write_config()
                 return
+            if not self._overwrite and same:
+                raise MismatchError(
+                    f"{self.folder} is finished and has lost {', '.join(lost)} since. Put "
+                    f"{'it' if len(lost) == 1 else 'them'} back, or give --overwrite to do it "
+                    "again."
+                )
             if not self._overwrite and (differences := self.differences):
                 raise MismatchError(
                     f"{self.folder} holds another run ({differences}). "
@@ -194,6 +194,13 @@ class Stage:
     def _is_request(self, earlier: Any) -> bool:
         asked, wanted = self._compared(earlier), self._compared(self.request)
         return bool(identity(asked) == identity(wanted))
+
+    def _lost(self) -> list[str]:
+        """Name the results of a finished stage that are gone; none where that cannot be told."""
+        with contextlib.suppress(ConfigError, DataError):
+            files = self.manifest().get("files", ())
+            return [name for name in files if not (self.folder / name).exists()]
+        return []
 
     def _asks_again(self) -> bool:
         """Whether the stage is finished but for open questions, with another patience."""
@@ -250,6 +257,7 @@ class Stage:
             "finished": _now(),
             "timings": timings,
             "memory": self._memory.found(),
+            "files": results(self.folder),
             **entries,
         }
         write_json(self.folder / MANIFEST, manifest)

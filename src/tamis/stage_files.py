@@ -24,24 +24,33 @@ def is_quarantine(name: str) -> bool:
     return name.startswith(_QUARANTINE) and name.endswith(".jsonl")
 
 
+def results(folder: Path) -> list[str]:
+    """Name the results that a folder holds."""
+    return sorted(path.name for path in folder.iterdir() if path.name in _RESULTS)
+
+
 def foreign(folder: Path) -> list[Path]:
     """Return what no stage writes into its folder: a user's files, and other stages' folders."""
     return sorted(path for path in folder.iterdir() if not _is_own(path.name))
 
 
 def clear(folder: Path) -> None:
-    """Delete what the stage wrote, but for its lock.
-
-    The manifest goes first and the request last: a folder whose clearing was killed is not finished
-    and still known as tamis's own.
-    """
-    names = {path.name for path in folder.iterdir() if _is_own(path.name)} - {LOCK}
-    for name in sorted(names, key=lambda name: (name == CONFIG, name != MANIFEST)):
-        path = folder / name
+    """Delete what the stage wrote, but for its lock."""
+    for path in deletions(folder):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink()
+
+
+def deletions(folder: Path) -> list[Path]:
+    """Return what `clear` deletes, in order.
+
+    The manifest goes first and the request last: a folder whose clearing was killed is not finished
+    and still known as tamis's own.
+    """
+    found = (path for path in folder.iterdir() if _is_own(path.name) and path.name != LOCK)
+    return sorted(found, key=lambda path: (path.name == CONFIG, path.name != MANIFEST, path.name))
 
 
 def _is_own(name: str) -> bool:

@@ -11,6 +11,7 @@ import pytest
 from tamis.errors import ConfigError, DataError, MismatchError
 from tamis.files import file_sha256, json_line
 from tamis.runs import Stage, read_manifest
+from tamis.stage_files import deletions
 
 
 def stage(folder: Path, *, overwrite: bool = False, seed: int = 0, **inputs: Path) -> Stage:
@@ -158,3 +159,35 @@ def test_overwriting_spares_other_work_in_the_folder(tmp_path: Path) -> None:
     (out / ".scores.parquet.x1").write_text("left by a killed writer")
     with again:
         assert {path.name for path in out.iterdir()} == {".lock", "config.yaml"}
+
+
+def test_a_finished_stage_that_lost_a_file_is_done_again_on_demand(tmp_path: Path) -> None:
+    """It is refused by the file's name, and --overwrite begins anew."""
+    with stage(tmp_path) as first:
+        (tmp_path / "scores.parquet").write_text("scores")
+        (tmp_path / "quarantine.jsonl").write_text("may go")
+        first.finish()
+    (tmp_path / "quarantine.jsonl").unlink()
+    with stage(tmp_path) as whole:
+        assert whole.finished
+    (tmp_path / "scores.parquet").unlink()
+    again = stage(tmp_path)
+    with pytest.raises(MismatchError, match=r"has lost scores\.parquet since.*--overwrite"), again:
+        pass
+    with stage(tmp_path, overwrite=True) as anew:
+        assert not anew.finished
+
+
+@pytest.mark.parametrize("left", [1, 2, 3])
+def test_a_killed_overwriting_leaves_a_folder_that_is_known(tmp_path: Path, left: int) -> None:
+    """Whatever is deleted when it is killed, it is not finished, and overwriting goes on."""
+    with stage(tmp_path) as first:
+        for name in ("ends.jsonl", "scores.parquet"):
+            (tmp_path / name).write_text("result")
+        first.finish()
+    names = [path.name for path in deletions(tmp_path)]
+    assert names[0] == "manifest.json"
+    for name in names[:-left]:
+        (tmp_path / name).unlink()
+    with stage(tmp_path, seed=1, overwrite=True) as again:
+        assert not again.finished
