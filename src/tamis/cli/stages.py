@@ -6,6 +6,7 @@ Each returns the stage's manifest. A finished stage with the same request is not
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -224,9 +225,8 @@ def run_select(
                            seed=common.seed)  # fmt: skip
         details = certified.details(certificate, selection) if certified and certificate else {}
         _write_selection(stage.folder, examples, scores, selection)
-        reasons: dict[str, int] = {}
-        for reason in selection.dropped.values():
-            reasons[reason] = reasons.get(reason, 0) + 1
+        if selection.notes:
+            details = {**details, "notes": [*details.get("notes", ()), *selection.notes]}
         if (found := selection.found) is not None:
             details = {"rule": found.rule, "threshold": found.threshold, **found.details,
                        "notes": [*found.notes, *notes]}  # fmt: skip
@@ -235,7 +235,7 @@ def run_select(
             n_kept=int(selection.kept.sum()),
             n_dropped=len(selection.dropped),
             cut=selection.cut,
-            dropped_by_reason=reasons,
+            dropped_by_reason=dict(Counter(selection.dropped.values())),
             rows_by_outcome=scores.rows_by_outcome(),
             method=scores.method,
             data=data_facts(examples),

@@ -144,7 +144,7 @@ def select_view(selection: SelectRecord) -> StageView:
         said.append(f"Selected by readout {values['readout']}.")
     if isinstance(found := selection.facts.details.get("threshold"), int | float):
         said.append(f"Threshold found: {number(float(found))}.")
-        said += [f"Note: {note}" for note in selection.facts.details.get("notes", ())]
+    said += [f"Note: {note}" for note in selection.facts.details.get("notes", ())]
     if selection.cut is not None:
         said.append(f"Lowest kept score: {number(selection.cut)}.")
     chart = None

@@ -78,6 +78,7 @@ class Selection:
         reasons: Why a row was dropped, "" for kept ones.
         cut: Lowest kept score; None when no scored row was kept.
         found: The threshold that a rule found, and what it rests on; None where it was given.
+        notes: What to know of the selection, in sentences.
     """
 
     ids: Sequence[str]
@@ -85,6 +86,7 @@ class Selection:
     reasons: Sequence[str]
     cut: float | None
     found: FoundThreshold | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def kept_ids(self) -> list[str]:
@@ -154,6 +156,7 @@ def select(
         )
     kept = missing.copy() if unscored == "keep" else np.zeros(n, dtype=bool)
     found = None
+    notes: tuple[str, ...] = ()
     draws = numpy_generator(seed, "threshold")
     if rule == "f_beta" or rule == "false_positive_rate":
         found = find_labelled_threshold(
@@ -180,6 +183,11 @@ def select(
                 f"unscored=keep keeps {int(kept.sum()):,} rows without a score, more than the "
                 f"{wanted:,} wanted. Raise the count or ratio, or set unscored=drop."
             )
+        if wanted >= available < n:
+            notes = (
+                f"{wanted:,} rows were asked for and {available:,} of {n:,} have a score: all of "
+                "these are kept, and no row was dropped for its score.",
+            )
         best = best_first(scores)
         kept[best[: max(0, min(wanted, available) - int(kept.sum()))]] = True
         reason = f"not among the best {wanted:,}"
@@ -194,7 +202,7 @@ def select(
     ]
     scored_and_kept = values[kept & ~missing]
     cut = float(scored_and_kept.min()) if len(scored_and_kept) else None
-    return Selection(list(scores.ids), kept, reasons, cut, found)
+    return Selection(list(scores.ids), kept, reasons, cut, found, notes)
 
 
 def best_first(scores: Scores) -> np.ndarray:

@@ -52,6 +52,19 @@ def test_threshold_keeps_the_score_itself() -> None:
     assert (found.kept_ids, found.cut) == (["a"], 1.0)
 
 
+@pytest.mark.parametrize(
+    ("asked", "n_notes"),
+    [({"ratio": 0.9}, 1), ({"ratio": 0.5}, 1), ({"count": 2}, 1), ({"count": 1}, 0),
+     ({"ratio": 0.9, "unscored": "keep"}, 0)],
+)  # fmt: skip
+def test_a_selection_that_drops_no_row_for_its_score_says_so(asked: Any, n_notes: int) -> None:
+    """Where as many rows are asked for as have a score, or more, unscored ones alone go."""
+    values = {"a": 1, "b": 2, "c": float("nan"), "d": float("nan")}
+    found = select(scores(values), **asked)
+    assert len(found.notes) == n_notes
+    assert all("2 of 4 have a score: all of these are kept" in note for note in found.notes)
+
+
 def test_unscored_rows_are_dropped_with_their_reason() -> None:
     """They are never ranked among the others, and never lost without a word."""
     found = select(scores({"a": 1, "b": float("nan")}), ratio=1)
