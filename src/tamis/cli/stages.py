@@ -133,6 +133,7 @@ def run_rank(
                 )
                 for name, given in trusted.items() if given is not None
             }  # fmt: skip
+            read = {name: data_facts(found) for name, found in sets.items()}
             safe = sets.get("safe_set")
             known = None
             if trusted_labels is not None:
@@ -162,7 +163,7 @@ def run_rank(
                 rows_by_outcome=scores.rows_by_outcome(),
                 n_rows=len(scores),
                 data=data_facts(examples),
-                safe_set=None if safe is None else data_facts(safe),
+                **{"safe_set": None, **read},
                 details={**scores.details, "notes": notes},
                 left_open=n_unanswered_rows(scores.details),
             )
