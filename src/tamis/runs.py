@@ -27,6 +27,7 @@ from tamis.memory import PeakMemory
 from tamis.request import differences, identity, without
 from tamis.stage_files import (
     CONFIG,
+    ELSEWHERE,
     LOCK,
     MANIFEST,
     WORK,
@@ -53,7 +54,7 @@ def locked(folder: Path) -> Iterator[None]:
         lock.acquire(blocking=False)
     except filelock.Timeout as error:
         raise ConfigError(
-            f"{folder} is in use by another tamis process. Wait for it, or give another --out."
+            f"{folder} is in use by another tamis process. Wait for it, or give {ELSEWHERE}."
         ) from error
     try:
         yield
@@ -162,7 +163,7 @@ class Stage:
             if not self._overwrite and (differences := self.differences):
                 raise MismatchError(
                     f"{self.folder} holds another run ({differences}). "
-                    "Give another --out, or --overwrite to replace it."
+                    f"Give {ELSEWHERE}, or --overwrite to replace it."
                 )
             self._refuse_own_inputs()
             if others := foreign(self.folder):
@@ -171,12 +172,12 @@ class Stage:
                 raise MismatchError(
                     f"{self.folder} also holds {named}{more}, which this stage did not write: "
                     "--overwrite deletes nothing else than its own files. Move them, or give "
-                    "another --out."
+                    f"{ELSEWHERE}."
                 )
         elif any(not p.name.startswith((LOCK, f".{CONFIG}.")) for p in self.folder.iterdir()):
             # Never delete what tamis did not write, whatever the flags.
             raise MismatchError(
-                f"{self.folder} is not empty and was not written by tamis. Give another --out."
+                f"{self.folder} is not empty and was not written by tamis. Give {ELSEWHERE}."
             )
         clear(self.folder)
         self._write_config()
@@ -232,7 +233,7 @@ class Stage:
             if path == folder or folder in path.parents:
                 raise ConfigError(
                     f"--overwrite would delete {path}, which this run reads as {role}. Give "
-                    "another --out."
+                    f"{ELSEWHERE}."
                 )
 
     def finish(self, **entries: Any) -> dict[str, Any]:

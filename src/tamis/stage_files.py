@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 
 CONFIG, MANIFEST, LOCK, WORK = "config.yaml", "manifest.json", ".lock", "work"
+ELSEWHERE = "another folder (--out; out in a settings file)"
+"""What to give where a folder cannot be used: some verbs have the option, others the setting."""
 _QUARANTINE = "quarantine"  # quarantine.jsonl, quarantine-safe_set.jsonl, ...
 _RESULTS = frozenset({
     "scores.parquet", "selector", "ends.jsonl", "ranking.json",
