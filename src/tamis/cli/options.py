@@ -22,7 +22,7 @@ OverRefusal = Annotated[Path | None, typer.Option("--over-refusal", help="The sa
                                                   "touchy.")]  # fmt: skip
 Helpful = Annotated[Path | None, typer.Option("--helpful", help="JSONL of id, prompt, reference.")]
 Pairs = Annotated[Path | None, typer.Option("--pairs", help="JSONL of id, prompt, safe, harmful.")]
-Seed = Annotated[int, typer.Option("--seed", help="Decides every random draw.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Decides every random draw.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:N; chosen if unset.")]
 Dtype = Annotated[str | None, typer.Option("--dtype", help="bfloat16, float32; chosen if unset.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another run in the folder.")]

@@ -26,6 +26,8 @@ from tamis.rng import numpy_generator
 from tamis.selection.calibrate import FoundThreshold, Rule, find_threshold
 from tamis.selection.calibrate_labelled import LabelRule, find_labelled_threshold
 
+_FOR_RULE = {"mad_c": "mad", "beta": "f_beta", "rate": "false_positive_rate",
+             "confidence": "false_positive_rate"}  # fmt: skip
 Unscored = Literal["drop", "keep", "fail"]
 
 
@@ -65,6 +67,12 @@ class SelectConfig(BaseModel):
                 "give exactly one of ratio, count, threshold and rule, not "
                 f"{', '.join(given) or 'none'}"
             )
+        for name, rule in _FOR_RULE.items():
+            if getattr(self, name) != type(self).model_fields[name].default and self.rule != rule:
+                raise ValueError(
+                    f"{name} is for rule={rule} and would change nothing with {given[0]}="
+                    f"{getattr(self, given[0])}: leave it out"
+                )
         return self
 
 
@@ -173,6 +181,8 @@ def select(
     else:
         wanted = count if count is not None else count_for_ratio(float(ratio or 0), n)
         available = n if unscored == "keep" else int(n - missing.sum())
+        if count is not None and count > n:
+            raise ConfigError(f"count={count:,} rows are to be kept of {n:,}. Lower count.")
         if count is not None and count > available:
             raise ConfigError(
                 f"count={count:,} rows are to be kept but only {available:,} of {n:,} can be "

@@ -6,9 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from tamis.cli import main
+from tamis.cli.config import RunConfig
 from tamis.errors import ConfigError, MismatchError
 from tamis.runs import Stage, locked
 
@@ -35,3 +38,12 @@ def test_another_folder_is_advised_where_verbs_have_no_out(tmp_path: Path) -> No
         pass
     with locked(tmp_path), pytest.raises(ConfigError, match=both), locked(tmp_path):
         pass
+
+
+def test_a_negative_seed_is_refused() -> None:
+    """It asks for a random one elsewhere, and would be one among others here."""
+    command = ["rank", "uniform", "--data", "/none", "--out", "/none/out", "--seed", "-1"]
+    result = CliRunner().invoke(main.cli, command)
+    assert (result.exit_code, "--seed" in result.output) == (2, True)
+    with pytest.raises(ValidationError, match="seed"):
+        RunConfig.model_validate({"finetuning_set": "x", "out": "y", "seed": -1})
