@@ -16,7 +16,7 @@ import torch
 from tamis.data.example import Examples
 from tamis.data.load import load_examples
 from tamis.models.load import LanguageModel
-from tamis.runs import git_sha, versions
+from tamis.versions import git_sha, versions
 
 PROJECT = Path(__file__).resolve().parents[1]
 RESULTS = PROJECT / "benchmarks" / "results"

@@ -10,13 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import importlib.metadata
 import json
-import platform
 import shutil
-import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,39 +21,45 @@ from typing import Any
 import filelock
 import yaml
 
-from tamis.errors import ConfigError, MismatchError
+from tamis.errors import ConfigError, DataError, MismatchError
 from tamis.files import read_json_object, write_json, write_text_atomic
 from tamis.memory import PeakMemory
 from tamis.request import differences, identity, without
+from tamis.stage_files import (
+    CONFIG,
+    ELSEWHERE,
+    LOCK,
+    MANIFEST,
+    WORK,
+    clear,
+    foreign,
+    is_quarantine,
+    results,
+)
+from tamis.versions import git_sha, versions
 
-REPORTED_PACKAGES = (
-    "tamis", "torch", "transformers", "peft", "trl", "accelerate", "datasets", "pyarrow", "numpy",
-    "scikit-learn", "scipy",
-)  # fmt: skip
-_CONFIG, _MANIFEST, _LOCK = "config.yaml", "manifest.json", ".lock"
+_NAMED_FILES = 4  # told by name where others' files are in the way
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that decide a result."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in REPORTED_PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other tamis processes out of a folder, which is made.
 
-
-def git_sha() -> str | None:
-    """Return the commit of the source tree this package runs from, None when installed."""
-    here = Path(__file__).resolve().parents[2]
-    if not (here / "pyproject.toml").exists():
-        return None  # installed: a repository around it, if any, is somebody else's
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        result = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "HEAD"],
-            capture_output=True, text=True, timeout=5, check=False,
-        )  # fmt: skip
-        return result.stdout.strip() or None
-    return None
+    Raises:
+        ConfigError: One is at work there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout as error:
+        raise ConfigError(
+            f"{folder} is in use by another tamis process. Wait for it, or give {ELSEWHERE}."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class Stage:
@@ -71,7 +74,7 @@ class Stage:
         config: The resolved settings; anything JSON can hold.
         inputs: What the stage reads, by role, each with at least its hash; part of the request.
         seed: The user's seed.
-        overwrite: Remove what an earlier, different request left.
+        overwrite: Remove what an earlier, different request left, or one that has lost files.
         protected: Further files and folders that overwriting must not delete.
         uncompared: Settings, dotted as in the config (`**` is any depth), that are recorded and are
             no part of the request: they judge what comes out and do not change it.
@@ -79,7 +82,8 @@ class Stage:
             others, a stage that finished with questions left open goes on.
 
     Raises:
-        MismatchError: The folder holds another request, or files tamis did not write.
+        MismatchError: The folder holds another request, has lost results, or files that the stage
+            did not write are in the way.
         ConfigError: Another process is at work in the folder.
     """
 
@@ -99,15 +103,15 @@ class Stage:
         self._uncompared, self._patience = (
             [["config", *name.split(".")] for name in names] for names in (uncompared, patience)
         )
-        self._lock = filelock.FileLock(folder / _LOCK)
+        self._held = contextlib.ExitStack()
         self._started = time.monotonic()
         self._started_at = _now()
         self._memory = PeakMemory()
 
     @property
     def finished(self) -> bool:
-        """Whether an earlier run of the same request left its manifest."""
-        return (self.folder / _MANIFEST).exists()
+        """Whether an earlier run of the same request left its manifest, and results are there."""
+        return (self.folder / MANIFEST).exists() and not self._lost()
 
     @property
     def differences(self) -> str:
@@ -121,25 +125,16 @@ class Stage:
     @property
     def work(self) -> Path:
         """Folder for checkpoints and partial results; removed when the stage finishes."""
-        path = self.folder / "work"
+        path = self.folder / WORK
         path.mkdir(parents=True, exist_ok=True)
         return path
 
     def __enter__(self) -> Stage:
         """Lock the folder and check that it holds this request or nothing."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire(blocking=False)
-        except filelock.Timeout as error:
-            raise ConfigError(
-                f"{self.folder} is in use by another tamis process. Wait for it, or give another "
-                "--out."
-            ) from error
-        try:
+        with contextlib.ExitStack() as entering:
+            entering.enter_context(locked(self.folder))
             self._check_request()
-        except BaseException:
-            self._lock.release()
-            raise
+            self._held = entering.pop_all()
         return self
 
     def __exit__(
@@ -147,44 +142,66 @@ class Stage:
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
         """Release the folder."""
-        self._lock.release()
+        self._held.close()
 
     def _check_request(self) -> None:
-        if (self.folder / _CONFIG).exists():
+        if (self.folder / CONFIG).exists():
             earlier = self._earlier()
-            if self._is_request(earlier):
+            same, lost = self._is_request(earlier), self._lost()
+            if same and not lost:
                 if self._asks_again():
-                    (self.folder / _MANIFEST).unlink()
+                    (self.folder / MANIFEST).unlink()
                 if earlier != self.request and not self.finished:  # it says how to run this again
                     self._write_config()
                 return
+            if not self._overwrite and same:
+                raise MismatchError(
+                    f"{self.folder} is finished and has lost {', '.join(lost)} since. Put "
+                    f"{'it' if len(lost) == 1 else 'them'} back, or give --overwrite to do it "
+                    "again."
+                )
             if not self._overwrite and (differences := self.differences):
                 raise MismatchError(
                     f"{self.folder} holds another run ({differences}). "
-                    "Give another --out, or --overwrite to replace it."
+                    f"Give {ELSEWHERE}, or --overwrite to replace it."
                 )
             self._refuse_own_inputs()
-        elif any(not p.name.startswith((_LOCK, f".{_CONFIG}.")) for p in self.folder.iterdir()):
+            if others := foreign(self.folder):
+                named = ", ".join(str(path) for path in others[:_NAMED_FILES])
+                more = f" and {len(others) - _NAMED_FILES} more" if others[_NAMED_FILES:] else ""
+                raise MismatchError(
+                    f"{self.folder} also holds {named}{more}, which this stage did not write: "
+                    "--overwrite deletes nothing else than its own files. Move them, or give "
+                    f"{ELSEWHERE}."
+                )
+        elif any(not p.name.startswith((LOCK, f".{CONFIG}.")) for p in self.folder.iterdir()):
             # Never delete what tamis did not write, whatever the flags.
             raise MismatchError(
-                f"{self.folder} is not empty and was not written by tamis. Give another --out."
+                f"{self.folder} is not empty and was not written by tamis. Give {ELSEWHERE}."
             )
-        self._clear()
+        clear(self.folder)
         self._write_config()
 
     def _write_config(self) -> None:
-        write_text_atomic(self.folder / _CONFIG, yaml.safe_dump(self.request, sort_keys=False))
+        write_text_atomic(self.folder / CONFIG, yaml.safe_dump(self.request, sort_keys=False))
 
     def _earlier(self) -> Any:
         """Return the request that the folder holds, None where it holds none that can be read."""
         try:
-            return yaml.safe_load((self.folder / _CONFIG).read_text(encoding="utf-8"))
+            return yaml.safe_load((self.folder / CONFIG).read_text(encoding="utf-8"))
         except (FileNotFoundError, yaml.YAMLError, UnicodeDecodeError):
             return None
 
     def _is_request(self, earlier: Any) -> bool:
         asked, wanted = self._compared(earlier), self._compared(self.request)
         return bool(identity(asked) == identity(wanted))
+
+    def _lost(self) -> list[str]:
+        """Name the results of a finished stage that are gone; none where that cannot be told."""
+        with contextlib.suppress(ConfigError, DataError):
+            files = self.manifest().get("files", ())
+            return [name for name in files if not (self.folder / name).exists()]
+        return []
 
     def _asks_again(self) -> bool:
         """Whether the stage is finished but for open questions, with another patience."""
@@ -202,11 +219,11 @@ class Stage:
 
     def _nothing_done(self) -> bool:
         """Whether the folder holds a request, perhaps bad records, and no result of any kind."""
-        work = self.folder / "work"
+        work = self.folder / WORK
         if work.exists() and any(work.iterdir()):
             return False
-        names = {path.name for path in self.folder.iterdir()} - {_LOCK, _CONFIG, "work"}
-        return all(name.startswith("quarantine") for name in names)
+        names = {path.name for path in self.folder.iterdir()} - {LOCK, CONFIG, WORK}
+        return all(map(is_quarantine, names))
 
     def _refuse_own_inputs(self) -> None:
         folder = self.folder.resolve()
@@ -216,17 +233,8 @@ class Stage:
             if path == folder or folder in path.parents:
                 raise ConfigError(
                     f"--overwrite would delete {path}, which this run reads as {role}. Give "
-                    "another --out."
+                    f"{ELSEWHERE}."
                 )
-
-    def _clear(self) -> None:
-        for path in self.folder.iterdir():
-            if path.name == _LOCK:
-                continue
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
 
     def finish(self, **entries: Any) -> dict[str, Any]:
         """Write the manifest and remove partial results.
@@ -250,11 +258,12 @@ class Stage:
             "finished": _now(),
             "timings": timings,
             "memory": self._memory.found(),
+            "files": results(self.folder),
             **entries,
         }
-        write_json(self.folder / _MANIFEST, manifest)
+        write_json(self.folder / MANIFEST, manifest)
         if not manifest.get("left_open"):
-            shutil.rmtree(self.folder / "work", ignore_errors=True)
+            shutil.rmtree(self.folder / WORK, ignore_errors=True)
         return manifest
 
     def manifest(self) -> dict[str, Any]:
@@ -269,10 +278,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         ConfigError: The folder holds no finished stage.
         DataError: The manifest is damaged.
     """
-    path = folder / _MANIFEST
+    path = folder / MANIFEST
     if not path.exists():
         raise ConfigError(
-            f"{folder} holds no finished tamis stage ({_MANIFEST} is missing). Run the stage to "
+            f"{folder} holds no finished tamis stage ({MANIFEST} is missing). Run the stage to "
             "its end first, or name its folder."
         )
     return read_json_object(path)

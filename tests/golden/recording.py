@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from tamis.runs import versions
+from tamis.versions import versions
 
 Table = Mapping[str, Mapping[str, float]]
 ALLOWED = 1.5e-5  # of any figure; see above

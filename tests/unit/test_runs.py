@@ -11,6 +11,7 @@ import pytest
 from tamis.errors import ConfigError, DataError, MismatchError
 from tamis.files import file_sha256, json_line
 from tamis.runs import Stage, read_manifest
+from tamis.stage_files import deletions
 
 
 def stage(folder: Path, *, overwrite: bool = False, seed: int = 0, **inputs: Path) -> Stage:
@@ -136,3 +137,57 @@ def test_what_is_not_compared_is_recorded(tmp_path: Path) -> None:
         assert (second.work / "part").read_text() == "hours of work"
         assert "share: 0.2" in (tmp_path / "config.yaml").read_text()
         assert second.finish()["config"]["judge"] == {"share": 0.2, "n": 1}
+
+
+def test_overwriting_spares_other_work_in_the_folder(tmp_path: Path) -> None:
+    """A finished stage below, and a file of the user's, are named and stay; so does the stage."""
+    out = tmp_path / "out"
+    with stage(out / "below") as below:
+        below.finish()
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(MismatchError, match="not written by tamis"), stage(out):
+        pass
+    (out / "config.yaml").write_text("stage: rank")
+    (out / "scores.parquet").write_text("hours of work")
+    again = stage(out, overwrite=True, seed=1)
+    with pytest.raises(MismatchError, match=r"out/below, .*out/notes\.txt, which"), again:
+        pass
+    assert (out / "below" / "manifest.json").exists()
+    assert (out / "scores.parquet").exists()
+    (out / "below").rename(tmp_path / "elsewhere")
+    (out / "notes.txt").rename(tmp_path / "notes.txt")
+    (out / ".scores.parquet.x1").write_text("left by a killed writer")
+    with again:
+        assert {path.name for path in out.iterdir()} == {".lock", "config.yaml"}
+
+
+def test_a_finished_stage_that_lost_a_file_is_done_again_on_demand(tmp_path: Path) -> None:
+    """It is refused by the file's name, and --overwrite begins anew."""
+    with stage(tmp_path) as first:
+        (tmp_path / "scores.parquet").write_text("scores")
+        (tmp_path / "quarantine.jsonl").write_text("may go")
+        first.finish()
+    (tmp_path / "quarantine.jsonl").unlink()
+    with stage(tmp_path) as whole:
+        assert whole.finished
+    (tmp_path / "scores.parquet").unlink()
+    again = stage(tmp_path)
+    with pytest.raises(MismatchError, match=r"has lost scores\.parquet since.*--overwrite"), again:
+        pass
+    with stage(tmp_path, overwrite=True) as anew:
+        assert not anew.finished
+
+
+@pytest.mark.parametrize("left", [1, 2, 3])
+def test_a_killed_overwriting_leaves_a_folder_that_is_known(tmp_path: Path, left: int) -> None:
+    """Whatever is deleted when it is killed, it is not finished, and overwriting goes on."""
+    with stage(tmp_path) as first:
+        for name in ("ends.jsonl", "scores.parquet"):
+            (tmp_path / name).write_text("result")
+        first.finish()
+    names = [path.name for path in deletions(tmp_path)]
+    assert names[0] == "manifest.json"
+    for name in names[:-left]:
+        (tmp_path / name).unlink()
+    with stage(tmp_path, seed=1, overwrite=True) as again:
+        assert not again.finished

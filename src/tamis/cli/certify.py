@@ -41,8 +41,9 @@ from tamis.errors import ConfigError
 from tamis.files import atomic_path, file_sha256, json_line, write_text_atomic
 from tamis.methods.scores import SCORES_FILE, Scores
 from tamis.rng import numpy_generator
-from tamis.runs import Stage, read_manifest, versions
+from tamis.runs import Stage, read_manifest
 from tamis.selection.certificate import CertifyConfig, certify
+from tamis.versions import versions
 
 TO_LABEL = "to_label.jsonl"
 RANKED = "ranked.txt"  # ids of the ranked rows, where the data has others too

@@ -9,7 +9,7 @@ with its reason, and the others run.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,7 @@ class Prepared:
         shapes: Slices by turns and length.
         jobs: Every ranking.
         known_harmful: Contents of the harmful set; no measure counts rows that have them.
+        sets: What happened to the records of every set, by role.
         read_seconds: Time to read the rows.
         overwrite: Whether rankings of another request are replaced.
         finished: Whether each ranking is there and will not be replaced.
@@ -56,6 +57,7 @@ class Prepared:
     shapes: RowShapes
     jobs: Sequence[Job]
     known_harmful: frozenset[str]
+    sets: Mapping[str, Any]
     read_seconds: float
     overwrite: bool = False
     finished: Sequence[bool] = ()
@@ -85,12 +87,16 @@ def prepare(
     seconds = time.perf_counter() - start
     labels = read_labels(config.labels)
     truth = join_labels(examples, labels, way_out=NO_LIST_OF_ROWS)
-    known = () if config.harmful_set is None else load_examples(
-        config.harmful_set, config.safe_data or config.data
-    ).ids  # fmt: skip
+    trusted = {
+        role: load_examples(given, config.safe_data or config.data)
+        for role in ("safe_set", "harmful_set") if (given := getattr(config, role)) is not None
+    }  # fmt: skip
+    read = {"data": examples, **trusted}
+    known = trusted["harmful_set"].ids if "harmful_set" in trusted else ()
     prepared = Prepared(
         config, examples, labels, truth, row_shapes(examples), jobs(config, examples, truth),
-        frozenset(content_of(row) for row in known), seconds, overwrite,
+        frozenset(content_of(row) for row in known),
+        {role: rows.load_report.to_dict() for role, rows in read.items()}, seconds, overwrite,
     )  # fmt: skip
     common = _common(config, report, overwrite)
     finished = finished_cells(prepared, common)
@@ -141,6 +147,6 @@ def run_compare(
         shown = "-" if area is None else f"{area:.3f}"
         say(f"{name}: AUROC {shown}, {cell.seconds:.1f} s")
     found = {**summary(config, cells, measures, refused),
-             "length_bounds": list(shapes.length_bounds)}  # fmt: skip
+             "length_bounds": list(shapes.length_bounds), "sets": dict(prepared.sets)}  # fmt: skip
     write_json(config.out / "comparison.json", found)
     return found

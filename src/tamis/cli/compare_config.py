@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 
 from tamis.cli.config import MethodConfig, Section, read_settings
 from tamis.cli.settings_paths import placed
@@ -53,7 +53,7 @@ class CompareConfig(Section):
     """What to compare, by a label of your choice."""
     parts: dict[str, RowsConfig] = Field(default_factory=dict)
     """Further sets of rows, by name."""
-    seeds: list[int] = Field([0], min_length=1)
+    seeds: list[NonNegativeInt] = Field([0], min_length=1)
     """Every method runs once with each, on all rows."""
     n_trusted: int = Field(100, ge=1)
     """Labels that methods which learn from labels are given, drawn at random."""

@@ -146,7 +146,7 @@ class RunConfig(Section):
     """Largest disk space for it."""
     out: Path
     """Folder for one subfolder per stage, and the report."""
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     device: str | None = None
     dtype: str | None = None
     method: MethodConfig = MethodConfig()

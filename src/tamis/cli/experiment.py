@@ -33,7 +33,7 @@ from tamis.cli.stages import Common, stage_model
 from tamis.data.load import DataConfig
 from tamis.errors import ConfigError, TamisError
 from tamis.methods import build_method
-from tamis.runs import read_manifest
+from tamis.runs import locked, read_manifest
 from tamis.selection.select import count_for_ratio
 from tamis.training.config import FinetuneConfig
 
@@ -105,7 +105,8 @@ def run_experiment(
         The content of `results.json`.
 
     Raises:
-        ConfigError: Cells failed; the others are done, and are kept.
+        ConfigError: Another process runs the experiment, or cells failed; the others are done, and
+            are kept.
     """
     from tamis.cli.experiment_results import write_results
 
@@ -113,24 +114,25 @@ def run_experiment(
     common = Common(config.out, config.ranking_seed, config.device, config.dtype, overwrite, report)
     _refuse_ranking_guards(config)
     read_questions(config.evaluate, config.prompts)  # a file that is not there is told now
-    data = read_data(config)
-    prepare_rows(config, data, common, say)
-    _refuse_rankers(config)
-    todo = cells(config)
-    # Seed by seed: an experiment that is stopped early has compared all arms.
-    order = sorted(todo, key=lambda cell: (cell.seed is not None, cell.seed or 0))
-    left = [cell for cell in order if overwrite or not folders(config, cell).finished]
-    if config.workers > 1 and len(left) > 1:
-        for cell in order:
-            if cell not in left:  # refused if it was run with other settings
-                run_cell(config, data, common, cell)
-        _in_processes(config, left, command, overwrite, say)
-    else:
-        model = _Loaded(config, common)
-        for number, cell in enumerate(order, 1):
-            run_cell(config, data, common, cell, model.get() if cell in left else None)
-            say(f"{number}/{len(todo)}  {cell.name}")
-    return write_results(config, data, [folders(config, cell) for cell in todo])
+    with locked(config.out):
+        data = read_data(config)
+        prepare_rows(config, data, common, say)
+        _refuse_rankers(config)
+        todo = cells(config)
+        # Seed by seed: an experiment that is stopped early has compared all arms.
+        order = sorted(todo, key=lambda cell: (cell.seed is not None, cell.seed or 0))
+        left = [cell for cell in order if overwrite or not folders(config, cell).finished]
+        if config.workers > 1 and len(left) > 1:
+            for cell in order:
+                if cell not in left:  # refused if it was run with other settings
+                    run_cell(config, data, common, cell)
+            _in_processes(config, left, command, overwrite, say)
+        else:
+            model = _Loaded(config, common)
+            for number, cell in enumerate(order, 1):
+                run_cell(config, data, common, cell, model.get() if cell in left else None)
+                say(f"{number}/{len(todo)}  {cell.name}")
+        return write_results(config, data, [folders(config, cell) for cell in todo])
 
 
 def prepare_rows(

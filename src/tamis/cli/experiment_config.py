@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 
 from tamis.cli.config import MethodConfig, PromptPaths, Section, read_settings
 from tamis.cli.settings_paths import placed
@@ -104,9 +104,9 @@ class ExperimentConfig(Section):
     budgets: list[Budget] = Field(["steps"], min_length=1)
     """`steps`: every arm takes as many optimiser steps as the largest selection would (or
     `finetune.max_steps`). `epochs`: as many passes, so smaller selections take fewer steps."""
-    seeds: list[int] = Field([0, 1, 2], min_length=1)
+    seeds: list[NonNegativeInt] = Field([0, 1, 2], min_length=1)
     """Of fine-tuning: the order of the rows and the adapter's start."""
-    ranking_seed: int = 0
+    ranking_seed: int = Field(0, ge=0)
     """Rankings and draws of rows are made once, with this seed."""
     workers: int = Field(1, ge=1)
     """Cells at once, each in a process of its own."""

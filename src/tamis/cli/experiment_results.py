@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tamis.cli.experiment_config import Cell, ExperimentConfig
-from tamis.cli.experiment_rows import rows_in_reach, selection_figures
+from tamis.cli.experiment_rows import ranking_folder, rows_in_reach, selection_figures
 from tamis.evaluation.experiment import arm_mean, read_values, summarise, table
 from tamis.evaluation.experiment_judges import judge_agreement
 from tamis.evaluation.overlap import rows_with_prompts
@@ -63,6 +63,7 @@ def write_results(
         "n_without_check": len(prompts["helpful"]) - len(checkable),
         "selections": _selections(data, found),
         "trainings": [_training(where) for where in found if where.finetune is not None],
+        "sets": sets_read(config, data, found),
     }  # fmt: skip
     with atomic_path(config.out / "results.parquet") as temporary:
         pq.write_table(pa.Table.from_pylist(rows), temporary)
@@ -127,6 +128,30 @@ def _selections(data: Data, found: Sequence[CellFolders]) -> list[dict[str, Any]
             **manifest["details"],
         }  # fmt: skip
     return list(entries.values())
+
+
+def sets_read(
+    config: ExperimentConfig, data: Data, found: Sequence[CellFolders]
+) -> dict[str, dict[str, Any]]:
+    """Say of every set that was read what happened to its records, by role."""
+    sets = {"data": data.examples.load_report.to_dict()}
+    for where in found:
+        cell = where.cell
+        if where.rows is None or where.finetune is None:
+            continue
+        names = {name: name for name in ("safe_set", "harmful_set", "trusted_set")}
+        names["mixed_from"] = f"mixed into {cell.arm}"
+        read = [where.rows]
+        if config.arms[cell.arm].method is not None:
+            read.append(ranking_folder(config, cell.part, cell.arm))
+        if config.arms[cell.arm].prune is not None:
+            read.append(where.finetune.with_name("prune"))
+        for folder in read:
+            manifest = read_manifest(folder)
+            for role, name in names.items():
+                if (facts := manifest.get(role)) and facts.get("load"):
+                    sets.setdefault(name, facts["load"])
+    return sets
 
 
 def _training(where: CellFolders) -> dict[str, Any]:

@@ -203,15 +203,17 @@ def run_rows(config: ExperimentConfig, data: Data, common: Common, cell: Cell) -
             (row.source_id or row.id, row)
             for row in (examples[i] for i in np.flatnonzero(selection.kept).tolist())
         ]
+        mixed = None
         if n_mixed:
-            rows += [(f"mixed-{row.id}", row) for row in mixed_rows(config, cell.arm, n_mixed)]
+            mixed = mixed_rows(config, cell.arm, n_mixed)
+            rows += [(f"mixed-{row.id}", row) for row in mixed]
         _write_rows(stage.folder, rows)
         kept = [row for row, keep in zip(examples.ids, selection.kept, strict=True) if keep]
         write_text_atomic(stage.folder / KEPT, "".join(f"{row}\n" for row in kept))
         return stage.finish(
             n_rows=len(examples), n_kept=int(selection.kept.sum()), n_mixed=n_mixed,
             n_trained_on=len(rows), data=data_facts(examples),
-            details={"notes": notes},
+            mixed_from=None if mixed is None else data_facts(mixed), details={"notes": notes},
         )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from tamis.data.example import Examples
 from tamis.errors import MismatchError
 from tamis.evaluation.labels import Label, join_labels
 from tamis.files import atomic_path, file_sha256, json_line, write_json
+from tamis.stage_files import ELSEWHERE
 
 N_ENDS = 20  # rows of each end of the ranking that a report shows
 _ENDS, _RANKING = "ends.jsonl", "ranking.json"
@@ -66,8 +67,8 @@ def measure(
     scores = Scores.read(folder)
     if scores.ids != list(examples.ids):
         raise MismatchError(
-            f"{folder} holds scores of other rows than the data has now. Rank again, in another "
-            "--out."
+            f"{folder} holds scores of other rows than the data has now. Rank again, in "
+            f"{ELSEWHERE}."
         )
     write_ends(folder, scores, examples, join_labels(examples, truth))
     readouts = scores.readouts()

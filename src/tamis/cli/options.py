@@ -14,7 +14,7 @@ Model = Annotated[str | None, typer.Option("--model", help="Hub id, folder or .g
 Rows = Annotated[Path | None, typer.Option("--rows", help="List of ids: use only these rows.")]
 Config = Annotated[Path | None, typer.Option("--config", help="YAML file with settings.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="key=value, repeatable; wins over "
-                                                "--config.")]  # fmt: skip
+                                                "the settings file.")]  # fmt: skip
 OnBadRow = Annotated[str | None, typer.Option("--on-bad-row", help="quarantine or fail.")]
 OnTooLong = Annotated[str | None, typer.Option("--on-too-long", help="truncate, drop or error.")]
 Harmful = Annotated[Path | None, typer.Option("--harmful", help="JSONL of id, prompt.")]
@@ -22,11 +22,11 @@ OverRefusal = Annotated[Path | None, typer.Option("--over-refusal", help="The sa
                                                   "touchy.")]  # fmt: skip
 Helpful = Annotated[Path | None, typer.Option("--helpful", help="JSONL of id, prompt, reference.")]
 Pairs = Annotated[Path | None, typer.Option("--pairs", help="JSONL of id, prompt, safe, harmful.")]
-Seed = Annotated[int, typer.Option("--seed", help="Decides every random draw.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Decides every random draw.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:N; chosen if unset.")]
 Dtype = Annotated[str | None, typer.Option("--dtype", help="bfloat16, float32; chosen if unset.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another run in --out.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the manifest as JSON on stdout.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another run in the folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
 
 def flags(**values: Any) -> dict[str, Any]:

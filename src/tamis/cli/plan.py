@@ -26,6 +26,7 @@ from tamis.cli.plan_ranking import (
     minutes_of,
     safe_part,
 )
+from tamis.cli.stages import refuse_missing, set_data
 from tamis.data.example import Examples
 from tamis.data.load import load_examples
 from tamis.data.row_lists import read_row_list
@@ -137,9 +138,12 @@ def plan_run(config: RunConfig, report: Callable[..., None] | None = None) -> Pl
     from tamis.data.template import render
     from tamis.models.load import load_model
 
+    sets = {name: getattr(config, name) for name in ("safe_set", "harmful_set", "trusted_set")}
+    refuse_missing(config.method, sets, config.trusted_labels)
     rows = None if config.rows is None else read_row_list(config.rows)
     examples = load_examples(config.finetuning_set, config.data, rows=rows)
     _check(config, examples)
+    trusted = given_sets(config)
     ranking_model = config.ranking_model or config.model
     lm = load_model(ranking_model, device=config.device, dtype=config.dtype)
     sample = draw_sample(
@@ -150,7 +154,7 @@ def plan_run(config: RunConfig, report: Callable[..., None] | None = None) -> Pl
     with tempfile.TemporaryDirectory(prefix="tamis-plan-") as folder:
         work = Path(folder)
         say("measuring", 0, 3, {})
-        stages.append(_rank(config, lm, sample, work))
+        stages.append(_rank(config, lm, sample, trusted, work))
         say("measuring", 1, 3, {})
         if ranking_model != config.model:
             del lm
@@ -174,21 +178,29 @@ def _check(config: RunConfig, examples: Examples) -> None:
         )
 
 
-def _rank(config: RunConfig, lm: LanguageModel, sample: Sample, work: Path) -> StageEstimate:
+def given_sets(config: RunConfig) -> dict[str, Any]:
+    """Load what a ranking is given besides its rows, as `tamis rank` does."""
+    found: dict[str, Any] = {
+        name: load_examples(given, set_data(config, name))
+        for name in ("safe_set", "harmful_set", "trusted_set")
+        if (given := getattr(config, name)) is not None
+    }
+    if config.trusted_labels is not None:
+        found["trusted_set"], found["trusted_harmful"] = labelled_rows(
+            found["trusted_set"], config.trusted_labels
+        )
+    return found
+
+
+def _rank(
+    config: RunConfig, lm: LanguageModel, sample: Sample, trusted: dict[str, Any], work: Path
+) -> StageEstimate:
     from tamis.methods.base import rank
 
     method = build_method(config.method.name, config.method.options)
     requires = getattr(method, "requires", ())
-    safe = None
-    if config.safe_set is not None:
-        safe = load_examples(config.safe_set, config.safe_data or config.data)
-    others: dict[str, Any] = {}
-    if config.harmful_set is not None:
-        others["harmful_set"] = load_examples(config.harmful_set, config.safe_data or config.data)
-    if config.trusted_set is not None and config.trusted_labels is not None:
-        rows = load_examples(config.trusted_set, config.safe_data or config.data)
-        found = labelled_rows(rows, config.trusted_labels)
-        others["trusted_set"], others["trusted_harmful"] = found
+    others = {**trusted}
+    safe = others.pop("safe_set", None)
 
     def ranked(n: int, name: str) -> tuple[float, int]:
         rows = sample.first(n)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -109,9 +110,12 @@ def compare(
     from tamis.cli.progress import ProgressReport
     from tamis.cli.show_comparison import comparison_tables, forecast_table, refusal_summary
     from tamis.errors import TamisError
+    from tamis.runs import locked
 
     settings = CompareConfig.read(config, sets or [])
-    with ProgressReport(stderr) as progress:
+    # Two at once would refuse each other's rankings; an expected time alone writes nothing.
+    alone = nullcontext() if plan else locked(settings.out)
+    with alone, ProgressReport(stderr) as progress:
         prepared = prepare(settings, progress, overwrite=overwrite)
         expected = None if plan is False else plan_compare(prepared, progress)
         if expected and not plan:

@@ -27,7 +27,7 @@ _BAR_WIDTH = 40
 def stage_summary(manifest: Mapping[str, Any], out: Path) -> RenderableType:
     """Return what a user wants after a stage: its tables, what was left out, notes, where."""
     lines = [f"{manifest['stage']} finished in {manifest['timings']['seconds']:.1f} s -> {out}"]
-    for role in ("data", "harmful_set", "safe_set"):
+    for role in ("data", "safe_set", "harmful_set", "trusted_set"):
         load = (manifest.get(role) or {}).get("load") or {}
         if load.get("n_quarantined"):
             lines.append(

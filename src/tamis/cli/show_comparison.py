@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tamis.methods import METHODS, method_class
+from tamis.report.loads import left_out
 from tamis.report.text import visible
 
 if TYPE_CHECKING:
@@ -107,6 +108,10 @@ def comparison_tables(found: Mapping[str, Any], width: int = 80) -> RenderableTy
         parts.append(Text(LABELS_NOTE, "dim"))
     if any(entry["n_cached"] for entry in found["entries"]):
         parts.append(Text(CACHED_NOTE, "dim"))
+    parts += [
+        Text(visible(left_out(role, load["n_quarantined"], load["n_read"])), "yellow")
+        for role, load in found.get("sets", {}).items() if load["n_quarantined"]
+    ]  # fmt: skip
     parts += [
         Text(visible(f"refused: {one['method']} on {one['rows']}, {len(one['rankings'])} of "
                      f"{one['of']} rankings: {' '.join(one['reasons'])}"), "yellow")

@@ -6,7 +6,8 @@ Each returns the stage's manifest. A finished stage with the same request is not
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tamis.cli.asking import ENDPOINT_PATIENCE, n_unanswered_rows
-from tamis.cli.config import RankSettings, SelectSettings
+from tamis.cli.config import MethodConfig, RankSettings, RunConfig, SelectSettings
 from tamis.cli.inputs import method_inputs, model_inputs, stage_inputs
 from tamis.cli.measure import measure, measured_with, write_ends
 from tamis.cli.progress import ProgressReport
@@ -75,14 +76,7 @@ def rank_stage(
     Raises:
         ConfigError: The method lacks an input.
     """
-    method = build_method(settings.method.name, settings.method.options)
-    requires = set(getattr(method, "requires", ()))
-    for name in ("safe_set", "harmful_set", "trusted_set"):
-        if name in requires and trusted.get(name) is None:
-            flag = name.replace("_", "-")
-            raise ConfigError(f"method {settings.method.name!r} needs {name}: give --{flag}.")
-    if (trusted.get("trusted_set") is None) != (trusted_labels is None):
-        raise ConfigError("--trusted-set and --trusted-labels belong together: give both.")
+    requires = refuse_missing(settings.method, trusted, trusted_labels)
     config = stage_config(common, settings, method=settings.method.resolved())
     del config["cache_gib"]  # changes no score
     inputs = stage_inputs(
@@ -94,6 +88,36 @@ def rank_stage(
         common.out, "rank", config, inputs, seed=common.seed, overwrite=common.overwrite,
         protected=protected, patience=ENDPOINT_PATIENCE,
     )  # fmt: skip
+
+
+def refuse_missing(
+    method: MethodConfig, trusted: Mapping[str, str | None], trusted_labels: Path | None
+) -> frozenset[str]:
+    """Refuse a ranking whose method lacks a set; return what the method requires.
+
+    Raises:
+        ConfigError: It does, or labels or rows of the trusted set come without the other.
+    """
+    built = build_method(method.name, method.options)
+    requires = frozenset(getattr(built, "requires", ()))
+    for name in ("safe_set", "harmful_set", "trusted_set"):
+        if name in requires and trusted.get(name) is None:
+            flag = name.replace("_", "-")
+            raise ConfigError(
+                f"method {method.name!r} needs {name}: give --{flag} ({name} in a settings file)."
+            )
+    if (trusted.get("trusted_set") is None) != (trusted_labels is None):
+        raise ConfigError(
+            "--trusted-set and --trusted-labels (trusted_set, trusted_labels in a settings file) "
+            "belong together: give both."
+        )
+    return requires
+
+
+def set_data(settings: RankSettings | RunConfig, name: str) -> DataConfig:
+    """Return how the records of a ranking's set are understood."""
+    # The trusted rows are mostly some of the data.
+    return settings.data if name == "trusted_set" else settings.safe_data or settings.data
 
 
 def run_rank(
@@ -125,13 +149,11 @@ def run_rank(
         labelled = None if truth is None else join_labels(examples, truth)
         if not stage.finished:
             sets = {
-                name: load_set(
-                    stage, name, given,
-                    # The trusted rows are mostly some of the data.
-                    settings.data if name == "trusted_set" else settings.safe_data or settings.data,
-                )
-                for name, given in trusted.items() if given is not None
-            }  # fmt: skip
+                name: load_set(stage, name, given, set_data(settings, name))
+                for name, given in trusted.items()
+                if given is not None
+            }
+            read = {name: data_facts(found) for name, found in sets.items()}
             safe = sets.get("safe_set")
             known = None
             if trusted_labels is not None:
@@ -161,7 +183,7 @@ def run_rank(
                 rows_by_outcome=scores.rows_by_outcome(),
                 n_rows=len(scores),
                 data=data_facts(examples),
-                safe_set=None if safe is None else data_facts(safe),
+                **{"safe_set": None, **read},
                 details={**scores.details, "notes": notes},
                 left_open=n_unanswered_rows(scores.details),
             )
@@ -224,9 +246,8 @@ def run_select(
                            seed=common.seed)  # fmt: skip
         details = certified.details(certificate, selection) if certified and certificate else {}
         _write_selection(stage.folder, examples, scores, selection)
-        reasons: dict[str, int] = {}
-        for reason in selection.dropped.values():
-            reasons[reason] = reasons.get(reason, 0) + 1
+        if selection.notes:
+            details = {**details, "notes": [*details.get("notes", ()), *selection.notes]}
         if (found := selection.found) is not None:
             details = {"rule": found.rule, "threshold": found.threshold, **found.details,
                        "notes": [*found.notes, *notes]}  # fmt: skip
@@ -235,7 +256,7 @@ def run_select(
             n_kept=int(selection.kept.sum()),
             n_dropped=len(selection.dropped),
             cut=selection.cut,
-            dropped_by_reason=reasons,
+            dropped_by_reason=dict(Counter(selection.dropped.values())),
             rows_by_outcome=scores.rows_by_outcome(),
             method=scores.method,
             data=data_facts(examples),

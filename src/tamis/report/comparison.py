@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tamis.report.charts import intervals_svg
 from tamis.report.comparison_records import Compared, ComparisonRecord, Measures
+from tamis.report.loads import load_lines
 from tamis.report.records import Interval
 from tamis.report.tables import (
     MAIN_SLICES,
@@ -73,7 +74,7 @@ class ComparisonView:
 def comparison_view(found: ComparisonRecord) -> ComparisonView:
     """Say how the methods of a comparison did."""
     learned = list(dict.fromkeys(e.method for e in found.entries if e.uses_labels))
-    facts = []
+    facts = load_lines(found.sets)
     if learned:
         facts.append(
             f"Learned from labels of some of these rows: {', '.join(learned)}. They stand in a "

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tamis.report.records import Interval
+from tamis.report.records import Interval, LoadFacts
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class ComparisonRecord:
-    """A finished comparison of methods."""
+    """A finished comparison of methods; `sets` is what was read, by role."""
 
     folder: Path
     entries: tuple[Compared, ...]
@@ -74,3 +74,4 @@ class ComparisonRecord:
     selection_ratio: float
     length_bounds: tuple[float, ...] = ()
     refused: tuple[Refused, ...] = ()
+    sets: dict[str, LoadFacts] = field(default_factory=dict)

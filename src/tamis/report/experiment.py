@@ -21,6 +21,7 @@ from tamis.report.experiment_rows import (
     source_tables,
     training_table,
 )
+from tamis.report.loads import load_lines
 from tamis.report.measures import MEASURES, heading
 from tamis.report.tables import Cell, Table
 
@@ -81,7 +82,7 @@ def experiment_view(found: ExperimentRecord) -> ExperimentView:
     budgets, unequal = budget_facts(found.trainings)
     return ExperimentView(
         name=found.folder.name,
-        facts=(*_facts(found), *budgets),
+        facts=(*_facts(found), *load_lines(found.sets), *budgets),
         warnings=(*_warnings(found), *unequal),
         groups=tuple(_group_view(found, group) for group in found.groups),
         sweeps=tuple(sweep_tables(found)),

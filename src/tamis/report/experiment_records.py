@@ -8,6 +8,7 @@ from typing import Literal
 
 from tamis.evaluation.statistics import Estimate
 from tamis.report.judge_records import JudgeAgreement
+from tamis.report.records import LoadFacts
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,7 @@ class ExperimentRecord:
         trainings: Every fine-tuning.
         agreement: How far every two judges agree, over the answers of all cells.
         n_without_check: Helpful prompts without an answer to check, which are no task.
+        sets: What was read, by role; `mixed into ARM` where an arm mixes rows in.
     """
 
     folder: Path
@@ -155,3 +157,4 @@ class ExperimentRecord:
     trainings: tuple[ArmTraining, ...] = ()
     agreement: tuple[JudgeAgreement, ...] = ()
     n_without_check: int = 0
+    sets: dict[str, LoadFacts] = field(default_factory=dict)

@@ -57,6 +57,8 @@ class Facts:
         rows_by_outcome: Rows per rendering outcome.
         data: The main set: `n_rows`, `fingerprint`, `load`; None for a stage without one.
         safe_set: The same of the safe set.
+        harmful_set: And of the harmful set.
+        trusted_set: And of the trusted set, before it is restricted to rows with labels.
         details: What else the stage recorded.
     """
 
@@ -75,6 +77,8 @@ class Facts:
     rows_by_outcome: Mapping[str, int] = field(default_factory=dict)
     data: DataFacts | None = None
     safe_set: DataFacts | None = None
+    harmful_set: DataFacts | None = None
+    trusted_set: DataFacts | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
 
 

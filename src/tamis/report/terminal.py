@@ -12,8 +12,10 @@ from rich.text import Text
 
 from tamis.report.collect import collect
 from tamis.report.comparison import comparison_tables
+from tamis.report.comparison_records import ComparisonRecord
 from tamis.report.evaluation import evaluation_tables
 from tamis.report.experiment import ExperimentView, experiment_view
+from tamis.report.loads import left_out
 from tamis.report.proof_records import Proof
 from tamis.report.proofs import proof_views
 from tamis.report.tables import (
@@ -54,6 +56,7 @@ def terminal_summary(folders: Sequence[Path]) -> RenderableType:
     parts += [_table(table) for table in evaluation_tables(found.evaluations)]
     for record in found.comparisons:
         parts += [_table(table, hidden=_COMPARISON_HIDDEN) for table in comparison_tables(record)]
+        parts += [Text(visible(line), "yellow") for line in _bad_records(record)]
         parts += [Text(visible(cue), "yellow") for cues in record.cues.values() for cue in cues]
     for view in (view for kind in get_args(Proof) for view in proof_views(found.proofs, kind)):
         parts += [Text(visible(sentence)) for sentence in view.facts]
@@ -66,6 +69,11 @@ def terminal_summary(folders: Sequence[Path]) -> RenderableType:
     ]
     parts += [Text(visible(sentence), "yellow") for sentence in found.mismatches]
     return Group(*parts)
+
+
+def _bad_records(record: ComparisonRecord) -> list[str]:
+    return [left_out(role, load.n_quarantined, load.n_read)
+            for role, load in record.sets.items() if load.n_quarantined]  # fmt: skip
 
 
 def _experiment_parts(view: ExperimentView) -> Iterator[RenderableType]:

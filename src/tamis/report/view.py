@@ -15,9 +15,10 @@ from tamis.report.excerpts import EndView, ends_of
 from tamis.report.experiment import experiment_limits
 from tamis.report.experiment_arms import n_judges
 from tamis.report.histogram import histogram_svg, make_histogram
+from tamis.report.loads import NAMES, data_facts
 from tamis.report.measures import heading
 from tamis.report.proofs import proof_limits
-from tamis.report.records import DataFacts, FinetuneRecord, RankRecord, SelectRecord
+from tamis.report.records import FinetuneRecord, RankRecord, SelectRecord
 from tamis.report.tables import (
     Table,
     detection_tables,
@@ -72,11 +73,12 @@ def rank_view(rank: RankRecord, *, with_chart: bool) -> RankView:
     method = facts.config.get("method")
     n_scored = sum(value == value for value in scores.values.tolist())
     said = [f"{len(scores):,} rows ranked by {scores.method}; {n_scored:,} have a score."]
-    said += _load_facts("Fine-tuning set", facts.data)
-    said += _load_facts("Safe set", facts.safe_set)
+    sets = {role: getattr(facts, role) for role in NAMES}
+    for role, found in sets.items():
+        said += data_facts(NAMES[role], found)
     said += _token_facts(rank)
     bad = [
-        reason for found in (facts.data, facts.safe_set) if found and found.load
+        reason for found in sets.values() if found and found.load
         for reason in found.load.first_bad
     ]  # fmt: skip
     trained = facts.details.get("trained")
@@ -98,23 +100,6 @@ def rank_view(rank: RankRecord, *, with_chart: bool) -> RankView:
         chart=chart,
         ends=None if rank.ends is None else tuple(ends_of(rank.ends)),
     )
-
-
-def _load_facts(name: str, found: DataFacts | None) -> list[str]:
-    if found is None:
-        return []
-    if found.load is None:
-        return [f"{name}: {found.n_rows:,} rows."]
-    load = found.load
-    kinds = ", ".join(f"{n:,} {kind}" for kind, n in load.by_kind.items())
-    bad = f"{load.n_quarantined:,} bad records left out" + (f" ({kinds})" if kinds else "")
-    said = (
-        f"{name}: {load.n_read:,} records read, {bad}, {load.n_repeated_rows:,} rows repeat an "
-        f"earlier row, {load.n_repeated_source_ids:,} repeat an earlier row's own id."
-    )
-    if found.n_rows != load.n_loaded:
-        said += f" Restricted to {found.n_rows:,} rows."
-    return [said, f"The bad records are in {load.quarantine}."] if load.quarantine else [said]
 
 
 def _token_facts(rank: RankRecord) -> list[str]:
@@ -144,7 +129,7 @@ def select_view(selection: SelectRecord) -> StageView:
         said.append(f"Selected by readout {values['readout']}.")
     if isinstance(found := selection.facts.details.get("threshold"), int | float):
         said.append(f"Threshold found: {number(float(found))}.")
-        said += [f"Note: {note}" for note in selection.facts.details.get("notes", ())]
+    said += [f"Note: {note}" for note in selection.facts.details.get("notes", ())]
     if selection.cut is not None:
         said.append(f"Lowest kept score: {number(selection.cut)}.")
     chart = None

@@ -26,6 +26,8 @@ from tamis.rng import numpy_generator
 from tamis.selection.calibrate import FoundThreshold, Rule, find_threshold
 from tamis.selection.calibrate_labelled import LabelRule, find_labelled_threshold
 
+_FOR_RULE = {"mad_c": "mad", "beta": "f_beta", "rate": "false_positive_rate",
+             "confidence": "false_positive_rate"}  # fmt: skip
 Unscored = Literal["drop", "keep", "fail"]
 
 
@@ -65,6 +67,12 @@ class SelectConfig(BaseModel):
                 "give exactly one of ratio, count, threshold and rule, not "
                 f"{', '.join(given) or 'none'}"
             )
+        for name, rule in _FOR_RULE.items():
+            if getattr(self, name) != type(self).model_fields[name].default and self.rule != rule:
+                raise ValueError(
+                    f"{name} is for rule={rule} and would change nothing with {given[0]}="
+                    f"{getattr(self, given[0])}: leave it out"
+                )
         return self
 
 
@@ -78,6 +86,7 @@ class Selection:
         reasons: Why a row was dropped, "" for kept ones.
         cut: Lowest kept score; None when no scored row was kept.
         found: The threshold that a rule found, and what it rests on; None where it was given.
+        notes: What to know of the selection, in sentences.
     """
 
     ids: Sequence[str]
@@ -85,6 +94,7 @@ class Selection:
     reasons: Sequence[str]
     cut: float | None
     found: FoundThreshold | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def kept_ids(self) -> list[str]:
@@ -154,6 +164,7 @@ def select(
         )
     kept = missing.copy() if unscored == "keep" else np.zeros(n, dtype=bool)
     found = None
+    notes: tuple[str, ...] = ()
     draws = numpy_generator(seed, "threshold")
     if rule == "f_beta" or rule == "false_positive_rate":
         found = find_labelled_threshold(
@@ -170,6 +181,8 @@ def select(
     else:
         wanted = count if count is not None else count_for_ratio(float(ratio or 0), n)
         available = n if unscored == "keep" else int(n - missing.sum())
+        if count is not None and count > n:
+            raise ConfigError(f"count={count:,} rows are to be kept of {n:,}. Lower count.")
         if count is not None and count > available:
             raise ConfigError(
                 f"count={count:,} rows are to be kept but only {available:,} of {n:,} can be "
@@ -179,6 +192,11 @@ def select(
             raise ConfigError(
                 f"unscored=keep keeps {int(kept.sum()):,} rows without a score, more than the "
                 f"{wanted:,} wanted. Raise the count or ratio, or set unscored=drop."
+            )
+        if wanted >= available < n:
+            notes = (
+                f"{wanted:,} rows were asked for and {available:,} of {n:,} have a score: all of "
+                "these are kept, and no row was dropped for its score.",
             )
         best = best_first(scores)
         kept[best[: max(0, min(wanted, available) - int(kept.sum()))]] = True
@@ -194,7 +212,7 @@ def select(
     ]
     scored_and_kept = values[kept & ~missing]
     cut = float(scored_and_kept.min()) if len(scored_and_kept) else None
-    return Selection(list(scores.ids), kept, reasons, cut, found)
+    return Selection(list(scores.ids), kept, reasons, cut, found, notes)
 
 
 def best_first(scores: Scores) -> np.ndarray:

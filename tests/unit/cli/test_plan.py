@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
-from tamis.cli.plan import Plan, StageEstimate
+from tamis.cli.config import RunConfig
+from tamis.cli.plan import Plan, StageEstimate, given_sets, plan_run
 from tamis.errors import ConfigError
 
 PLAN = Plan(
@@ -50,3 +54,34 @@ def test_too_large_a_run_names_the_stage() -> None:
     """The stage that needs most."""
     with pytest.raises(ConfigError, match=r"finetune is expected to need 8.0 GiB.*max_batch_tok"):
         PLAN.refuse_above(None, 4.0)
+
+
+def test_a_set_that_the_method_needs_is_missed_before_any_work() -> None:
+    """Neither the rows nor the model are there, and neither is what the message says."""
+    config = RunConfig.model_validate({
+        "finetuning_set": "/none/rows.jsonl", "out": "/none/out", "method": {"name": "seal"},
+        "model": {"name": "/none/model"},
+    })  # fmt: skip
+    with pytest.raises(ConfigError, match="'seal' needs safe_set: give --safe-set"):
+        plan_run(config)
+
+
+def test_the_trusted_set_is_read_as_the_data_are(tmp_path: Path) -> None:
+    """As `tamis run` reads it; the safe set has a format of its own."""
+    lines = {
+        "trusted": [{"id": "a", "q": "Name a pet.", "a": "A cat."},
+                    {"id": "b", "q": "Name a tree.", "a": "An oak."}],
+        "labels": [{"id": "a", "harmful": False}, {"id": "b", "harmful": True}],
+        "safe": [{"prompt": "Name a river.", "completion": "The Rhine."}],
+    }  # fmt: skip
+    for name, found in lines.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(x) + "\n" for x in found))
+    config = RunConfig.model_validate({
+        "finetuning_set": "/none/rows.jsonl", "out": tmp_path / "out", "safe_data": {},
+        "data": {"fields": {"prompt": "q", "response": "a"}},
+        "safe_set": str(tmp_path / "safe.jsonl"), "trusted_set": str(tmp_path / "trusted.jsonl"),
+        "trusted_labels": tmp_path / "labels.jsonl",
+    })  # fmt: skip
+    found = given_sets(config)
+    assert (len(found["safe_set"]), len(found["trusted_set"])) == (1, 2)
+    assert found["trusted_harmful"].tolist() == [False, True]

@@ -46,10 +46,38 @@ def test_equal_scores_are_ordered_by_id() -> None:
     assert sorted(one.kept_ids) == sorted(other.kept_ids) == ["a", "b"]
 
 
+@pytest.mark.parametrize("options", [{"beta": 2}, {"mad_c": 2}, {"rate": 0.1}, {"confidence": 0.9}])
+@pytest.mark.parametrize("chosen", [{"ratio": 0.5}, {"rule": "otsu"}])
+def test_an_option_of_another_rule_is_refused(options: Any, chosen: Any) -> None:
+    """It would change nothing."""
+    (name,) = options
+    with pytest.raises(ConfigError, match=f"{name} is for rule=.* change nothing with"):
+        select(scores({"a": 1, "b": 2, "c": 3}), **chosen, **options)
+
+
+def test_more_rows_than_there_are_cannot_be_had() -> None:
+    """Whatever is done with unscored ones; the advice is what helps."""
+    with pytest.raises(ConfigError, match=r"count=9 rows are to be kept of 2\. Lower count\.$"):
+        select(scores({"a": 1, "b": 2}), count=9)
+
+
 def test_threshold_keeps_the_score_itself() -> None:
     """A score equal to the threshold is kept, and is the cut."""
     found = select(scores({"a": 1.0, "b": 0.5}), threshold=1.0)
     assert (found.kept_ids, found.cut) == (["a"], 1.0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "n_notes"),
+    [({"ratio": 0.9}, 1), ({"ratio": 0.5}, 1), ({"count": 2}, 1), ({"count": 1}, 0),
+     ({"ratio": 0.9, "unscored": "keep"}, 0)],
+)  # fmt: skip
+def test_a_selection_that_drops_no_row_for_its_score_says_so(asked: Any, n_notes: int) -> None:
+    """Where as many rows are asked for as have a score, or more, unscored ones alone go."""
+    values = {"a": 1, "b": 2, "c": float("nan"), "d": float("nan")}
+    found = select(scores(values), **asked)
+    assert len(found.notes) == n_notes
+    assert all("2 of 4 have a score: all of these are kept" in note for note in found.notes)
 
 
 def test_unscored_rows_are_dropped_with_their_reason() -> None:

@@ -1,0 +1,48 @@
+"""What happened to the records of a set while it was read, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tamis.report.records import DataFacts, LoadFacts
+
+NAMES = {
+    "data": "Fine-tuning set",
+    "safe_set": "Safe set",
+    "harmful_set": "Harmful set",
+    "trusted_set": "Trusted set",
+}
+"""The sets that rankings read, by role."""
+
+
+def data_facts(name: str, found: DataFacts | None) -> list[str]:
+    """Say what a stage read of a set; nothing where there is none."""
+    if found is None:
+        return []
+    if found.load is None:
+        return [f"{name}: {found.n_rows:,} rows."]
+    said = load_fact(name, found.load)
+    if found.n_rows != found.load.n_loaded:
+        said += f" Restricted to {found.n_rows:,} rows."
+    quarantine = found.load.quarantine
+    return [said, f"The bad records are in {quarantine}."] if quarantine else [said]
+
+
+def load_fact(name: str, load: LoadFacts) -> str:
+    """Say how many records of a set were read, left out and repeated."""
+    kinds = ", ".join(f"{n:,} {kind}" for kind, n in load.by_kind.items())
+    bad = f"{load.n_quarantined:,} bad records left out" + (f" ({kinds})" if kinds else "")
+    return (
+        f"{name}: {load.n_read:,} records read, {bad}, {load.n_repeated_rows:,} rows repeat an "
+        f"earlier row, {load.n_repeated_source_ids:,} repeat an earlier row's own id."
+    )
+
+
+def load_lines(sets: Mapping[str, LoadFacts]) -> list[str]:
+    """Say it of every set of a comparison or an experiment, by role."""
+    return [load_fact(NAMES.get(role, role), load) for role, load in sets.items()]
+
+
+def left_out(role: str, n_bad: int, n_read: int) -> str:
+    """Say in short how many records of a set were left out as bad."""
+    return f"{role}: {n_bad:,} of {n_read:,} records are bad and were left out"
