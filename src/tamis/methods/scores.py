@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tamis.errors import ConfigError, DataError, DuplicateIdError
 from tamis.files import atomic_path
@@ -130,6 +128,9 @@ class Scores:
 
     def write(self, folder: Path) -> Path:
         """Write `scores.parquet` into a folder and return its path."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         table = pa.table({
             "id": pa.array(self.ids, pa.string()),
             "source_id": pa.array(self.source_ids, pa.string()),
@@ -152,6 +153,9 @@ class Scores:
         Raises:
             DataError: The file is missing, unreadable or has no `id` and `score`.
         """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         file = path / SCORES_FILE if path.is_dir() else path
         try:
             table = pq.read_table(file)
