@@ -114,6 +114,18 @@ def sign_flip_p(
     return float(found.pvalue)
 
 
+def smallest_sign_flip_p(n: int) -> float:
+    """Return the smallest p-value that `sign_flip_p` can give for n differences.
+
+    Of 2^n sign patterns, only the one found and its mirror image lie as far from 0. With up to five
+    differences that is above .05, and nothing can be found, however large it is.
+
+    Args:
+        n: Differences, at least 1.
+    """
+    return float(2.0 ** (1 - n))
+
+
 def wilcoxon_p(differences: ArrayLike) -> float | None:
     """Test whether paired differences lie around 0, two-sided, by their signed ranks.
 
