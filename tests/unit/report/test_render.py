@@ -239,3 +239,10 @@ def test_a_file_that_is_no_report_is_kept(folders: StageFolders, tmp_path: Path)
     assert labels.read_text() == '{"id": "a", "harmful": true}\n'
     page = write_report([rank], tmp_path / "page.html")
     assert write_report([rank], page) == page
+
+
+def test_both_causes_of_a_row_too_long_are_said(folders: StageFolders, tmp_path: Path) -> None:
+    """It is no dropping where long rows were to be shortened."""
+    text = report([folders.rank([0.1, np.nan])], tmp_path).text
+    assert "either on_too_long is drop or what must stay" in text
+    assert "were to be dropped" not in text
