@@ -423,4 +423,7 @@ def test_too_few_prompts_are_said_instead_of_a_smallest_difference(tmp_path: Pat
     table = view(tmp_path, found).groups[0].differences
     assert table is not None
     smallest = cells(table, 0)["Smallest found"]
-    assert (smallest.text, smallest.notes) == ("not measured", ("too few prompts to find anything",))
+    assert (smallest.text, smallest.notes) == (
+        "not measured",
+        ("too few prompts to find anything",),
+    )
