@@ -160,9 +160,9 @@ class Scores:
         try:
             table = pq.read_table(file)
         except (OSError, pa.ArrowException) as error:
+            why = f"cannot be read as scores: {error}" if file.exists() else "does not exist"
             raise DataError(
-                f"{file} cannot be read as scores: {error}. Give the folder of a finished `tamis "
-                "rank`, or its scores.parquet."
+                f"{file} {why}. Give the folder of a finished `tamis rank`, or its scores.parquet."
             ) from error
         missing = {"id", "score"} - set(table.column_names)
         if missing:
