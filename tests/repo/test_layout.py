@@ -29,7 +29,17 @@ LONGEST = 300  # lines: more, and a file does two things
 LONGER: dict[str, str] = {
     "methods/seal.py": "one paper: its formulas, both algorithms and all settings on one page",
 }
-HEAVY = ("torch", "transformers", "peft", "trl", "datasets", "sklearn")
+HEAVY = (
+    "torch",
+    "transformers",
+    "peft",
+    "trl",
+    "datasets",
+    "sklearn",
+    "scipy",
+    "pyarrow",
+    "jinja2",
+)
 FORBIDDEN_IMPORTS = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal"}
 FORBIDDEN_CALLS = {"eval", "exec", "torch.load", "numpy.load", "np.load", "joblib.load"}
 

@@ -29,7 +29,7 @@ def make_lm() -> Callable[..., LanguageModel]:
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Script], Server]]:
     """Start servers; closed after the test."""
-    pytest.importorskip("openai", reason="openai is not installed (pip install tamis[endpoint])")
+    pytest.importorskip("openai", reason="openai is not installed (pip install -e '.[endpoint]')")
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     servers: list[Server] = []

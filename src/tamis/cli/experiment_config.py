@@ -168,7 +168,7 @@ class ExperimentConfig(Section):
         if unknown:
             raise ValueError(f"references names {unknown}, which arms does not have")
         if self.primary.partition("/")[0] not in MEASURES:
-            raise ValueError(f"primary is none of {', '.join(MEASURES)}")
+            raise ValueError(f"primary {self.primary!r} is none of {', '.join(MEASURES)}")
         if not self.parts:
             raise ValueError("parts is empty: leave it out for all rows")
         for name, values in (("seeds", self.seeds), ("selection_ratios", self.selection_ratios),

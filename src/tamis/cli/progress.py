@@ -64,7 +64,7 @@ class ProgressReport:
         first_time, first_done = self._started.setdefault(stage, (now, done))
         seconds = now - first_time
         rate = (done - first_done) / seconds if seconds > 0 else 0.0
-        shown = "  ".join(f"{visible(name)} {value:.3f}" for name, value in figures.items())
+        shown = "  ".join(f"{visible(name)} {_short(value)}" for name, value in figures.items())
         if rate:
             shown += f"  {rate:.2f}/s"
         if self._live:
@@ -80,3 +80,8 @@ class ProgressReport:
                 highlight=False,
                 soft_wrap=True,
             )
+
+
+def _short(value: float) -> str:
+    """Three decimals; of a small number three digits, for .0002 is not 0."""
+    return f"{value:.3f}" if value == 0 or abs(value) >= 0.1 else f"{value:.3g}"

@@ -14,8 +14,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from tamis.errors import DataError
 
 ROWS_PER_BATCH = 1_000  # rows held as Python objects at a time
@@ -30,6 +28,8 @@ class ArrowRows:
     """
 
     def __init__(self, path: Path) -> None:
+        import pyarrow as pa
+
         self._map = pa.memory_map(str(path), "r")
         reader = pa.ipc.open_file(self._map)
         self.schema = reader.schema
@@ -54,11 +54,15 @@ class ArrowRows:
 
     def column(self, name: str) -> Any:
         """Return one whole column as a pyarrow ChunkedArray, without copying."""
+        import pyarrow as pa
+
         field = self.schema.field(name)
         return pa.chunked_array([batch.column(name) for batch in self.batches], type=field.type)
 
     def table(self, names: list[str]) -> Any:
         """Return some columns as a pyarrow Table, without copying."""
+        import pyarrow as pa
+
         return pa.table({name: self.column(name) for name in names})
 
 
@@ -75,6 +79,8 @@ def write_rows(schema: Any, rows: Iterable[tuple[Mapping[str, Any], int]]) -> Ar
     Raises:
         DataError: The temporary folder is full or cannot be written.
     """
+    import pyarrow as pa
+
     handle, name = tempfile.mkstemp(prefix="tamis-", suffix=".arrow")
     os.close(handle)
     path = Path(name)

@@ -15,8 +15,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from tamis.data.example import Message
 from tamis.errors import ConfigError
 
@@ -245,6 +243,8 @@ def apply_template(
         TemplateRefusedError: The template raised an error; the message is its own.
         ConfigError: It is not valid Jinja.
     """
+    import jinja2
+
     turns = [{"role": message.role, "content": message.content} for message in messages]
     try:
         text: str = tokenizer.apply_chat_template(

@@ -16,7 +16,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pyarrow as pa
 
 from tamis.data.arrow_rows import ArrowRows, write_rows
 from tamis.data.row_lists import read_row_list as read_row_list
@@ -26,17 +25,6 @@ if TYPE_CHECKING:
     import datasets
 
 Role = Literal["system", "user", "assistant"]
-
-_SCHEMA = pa.schema(
-    {
-        "id": pa.string(),
-        "source_id": pa.string(),
-        "messages": pa.list_(pa.struct({"role": pa.string(), "content": pa.string()})),
-        "raw": pa.string(),
-        "file": pa.string(),
-        "line": pa.int64(),
-    }
-)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -163,6 +151,19 @@ class Examples(Sequence[Example]):
         Raises:
             DataError: The temporary folder is full.
         """
+        import pyarrow as pa
+
+        text = pa.string()
+        schema = pa.schema(
+            {
+                "id": text,
+                "source_id": text,
+                "messages": pa.list_(pa.struct({"role": text, "content": text})),
+                "raw": text,
+                "file": text,
+                "line": pa.int64(),
+            }
+        )
         seen_content: collections.Counter[str] = collections.Counter()
         seen_source: set[str] = set()
         repeated_source = 0
@@ -187,7 +188,7 @@ class Examples(Sequence[Example]):
                     "line": record.line,
                 }, size  # fmt: skip
 
-        stored = write_rows(_SCHEMA, rows())
+        stored = write_rows(schema, rows())
         report = dataclasses.replace(
             load_report or LoadReport(n_read=len(stored)),
             n_loaded=len(stored),
@@ -218,6 +219,8 @@ class Examples(Sequence[Example]):
         )
 
     def _column(self, name: str) -> list[Any]:
+        import pyarrow as pa
+
         column = self._rows.column(name)
         if self._chosen is not None:
             column = column.take(pa.array(self._chosen))
@@ -260,6 +263,7 @@ class Examples(Sequence[Example]):
     def to_dataset(self) -> datasets.Dataset:
         """Return a `datasets.Dataset` with the columns id, source_id and messages."""
         import datasets
+        import pyarrow as pa
 
         table = self._rows.table(["id", "source_id", "messages"])
         if self._chosen is not None:

@@ -148,7 +148,8 @@ def _recognised(
         "schema",
         f"no known format: the row has {keys_in_words(row)}{empty}. Known are messages, "
         "conversations, prompt+completion, instruction+output, instruction+response, "
-        "question+response and chosen+rejected; for others give a field mapping",
+        "question+response and chosen+rejected; for others give a field mapping, such as "
+        "--set data.fields.prompt=NAME --set data.fields.response=NAME",
     )
 
 

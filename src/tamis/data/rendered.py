@@ -12,8 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from tamis.data.arrow_rows import ArrowRows, write_rows
 from tamis.data.chat_format import ChatFormat, adds_bos
@@ -31,18 +29,6 @@ _COUNTS = (
     "n_prompt_tokens", "n_response_tokens", "n_trained_tokens", "n_cut_prompt_tokens",
     "n_cut_response_tokens",
 )  # fmt: skip
-_SCHEMA = pa.schema(
-    {
-        "id": pa.string(),
-        "source_id": pa.string(),
-        "input_ids": pa.list_(pa.int32()),
-        "labels": pa.list_(pa.int32()),
-        "outcome": pa.string(),
-        "detail": pa.string(),
-        "special_text": pa.bool_(),
-        **{name: pa.int64() for name in _COUNTS},
-    }
-)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -140,6 +126,20 @@ class RenderedRows(Sequence[RenderedRow]):
         cls, rows: Iterable[tuple[RenderedRow, str | None, bool]], facts: TemplateFacts
     ) -> RenderedRows:
         """Write (row, source id, whether its text spells a special token) to the file."""
+        import pyarrow as pa
+
+        schema = pa.schema(
+            {
+                "id": pa.string(),
+                "source_id": pa.string(),
+                "input_ids": pa.list_(pa.int32()),
+                "labels": pa.list_(pa.int32()),
+                "outcome": pa.string(),
+                "detail": pa.string(),
+                "special_text": pa.bool_(),
+                **{name: pa.int64() for name in _COUNTS},
+            }
+        )
 
         def records() -> Iterator[tuple[dict[str, Any], int]]:
             for row, source_id, special_text in rows:
@@ -147,7 +147,7 @@ class RenderedRows(Sequence[RenderedRow]):
                 record |= {"source_id": source_id, "special_text": special_text}
                 yield record, 2 * len(row.input_ids) + len(row.detail)
 
-        return cls(write_rows(_SCHEMA, records()), facts)
+        return cls(write_rows(schema, records()), facts)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -174,7 +174,10 @@ class RenderedRows(Sequence[RenderedRow]):
         Raises:
             KeyError: There is no such column, or it holds lists.
         """
-        if name not in _SCHEMA.names or pa.types.is_list(_SCHEMA.field(name).type):
+        import pyarrow as pa
+
+        schema = self._rows.schema
+        if name not in schema.names or pa.types.is_list(schema.field(name).type):
             raise KeyError(name)
         values: np.ndarray[Any, Any] = self._rows.column(name).to_numpy()
         return values
@@ -210,6 +213,8 @@ class RenderedRows(Sequence[RenderedRow]):
 
     def starts(self, n: int) -> list[list[int]]:
         """Return the first n tokens of each row, fewer where it has fewer."""
+        import pyarrow.compute as pc
+
         starts: list[list[int]] = pc.list_slice(self._rows.column("input_ids"), 0, n).to_pylist()
         return starts
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from tamis.evaluation.labels import Label, join_labels
 from tamis.evaluation.ranking import ranking_report
@@ -145,6 +144,8 @@ def agreement(cells: Sequence[Cell], ratio: float) -> list[dict[str, Any]]:
         Per pair: `spearman` over rows scored by both, and `overlap`, the Jaccard index of the kept
         sets; None where one of the two scored nothing.
     """
+    from scipy.stats import spearmanr
+
     from tamis.selection.select import select
 
     kept = {

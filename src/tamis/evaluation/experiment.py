@@ -15,8 +15,8 @@ from typing import Any, Literal
 import numpy as np
 
 from tamis.evaluation.paired import paired_difference, prompt_differences
-from tamis.evaluation.significance import holm, sign_flip_p
-from tamis.evaluation.statistics import wilson_interval
+from tamis.evaluation.significance import holm, sign_flip_p, smallest_sign_flip_p
+from tamis.evaluation.statistics import CONFIDENCE, wilson_interval
 from tamis.rng import numpy_generator
 
 Better = Literal["higher", "lower"] | None
@@ -96,7 +96,7 @@ def summarise(
         its interval (seeds nested in prompts), n prompts, seeds, and the standard deviation between
         seeds; `differences`: arm minus reference with interval, p of a sign-flip test (adjusted by
         Holm over the arms of one reference) and the smallest difference that would have been found
-        (80% power).
+        (80% power; None where nothing varied, or with `too_few_prompts` to find any).
     """
     names = [name for one in arms.values() for values in one for name in values]
     found: dict[str, Any] = {}
@@ -164,6 +164,11 @@ def table(evaluations: Sequence[Values], measure: str, prompts: Sequence[str]) -
     return np.array(rows, dtype=np.float64).reshape(len(evaluations), len(prompts))
 
 
+def too_few_prompts(n: int) -> bool:
+    """Whether no difference between arms can be found on n prompts, however large it is."""
+    return n > 0 and smallest_sign_flip_p(n) > 1 - CONFIDENCE
+
+
 def _differences(
     arrays: Mapping[str, np.ndarray], reference: str, measure: str, seed: int
 ) -> Iterator[dict[str, Any]]:
@@ -184,6 +189,9 @@ def _differences(
         if one["value"] is not None and one["low"] == one["high"] and all(map(_binary, pair)):
             sides = [arm_mean(values, _draw(seed, measure, "constant")) for values in pair]
             one["low"], one["high"] = _interval_without_variation(one["value"], *sides)
+        one["too_few_prompts"] = too_few_prompts(one["n"])
+        if one["too_few_prompts"]:
+            one["detectable"] = None
         yield {"arm": arm, "reference": reference, **one, "p": p, "p_holm": adjusted}
 
 

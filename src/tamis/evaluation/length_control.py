@@ -20,7 +20,6 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit
 
 from tamis.evaluation.statistics import CONFIDENCE, normal_quantile
 
@@ -86,6 +85,8 @@ def length_controlled(
     Source: as at the top of this file; the weights and the standard error, Papke and Wooldridge
     1996, "Econometric methods for fractional response variables".
     """
+    from scipy.special import expit
+
     y, difference = _scored(outcomes, model_lengths, reference_lengths)
     n, n_longer, n_shorter = len(y), int((difference > 0).sum()), int((difference < 0).sum())
     reason = _why_not(y, difference)
@@ -153,6 +154,7 @@ def fit_logistic(
         Coefficients [k] and their sandwich covariance [k, k], scaled by n / (n - k) for small n
         (HC1).
     """
+    from scipy.special import expit
     from sklearn.linear_model import LogisticRegression
 
     n, k = design.shape

@@ -115,7 +115,8 @@ def judge_pairs(pairs: Sequence[AnswerPair], judge: PairJudge) -> list[dict[str,
 
     Returns:
         One line per pair, in order: `id`, `model_first` and `reference_first` (which place was
-        preferred, None without a verdict), `unscored` (why), and the judge's details of both.
+        preferred, None without a verdict), `unscored` (why), `identical` (whether the judge tied it
+        unasked, both answers being one text), and the judge's details of both.
     """
     from tamis.evaluation.endpoint_judge import Pair
 
@@ -130,12 +131,13 @@ def judge_pairs(pairs: Sequence[AnswerPair], judge: PairJudge) -> list[dict[str,
     for pair in pairs:
         if pair.id not in found:
             lines.append({"id": pair.id, "model_first": None, "reference_first": None,
-                          "unscored": EMPTY, "details": []})  # fmt: skip
+                          "unscored": EMPTY, "identical": False, "details": []})  # fmt: skip
             continue
         orders = found[pair.id]
         lines.append({
             "id": pair.id, "model_first": orders[0].better, "reference_first": orders[1].better,
             "unscored": next((one.unscored for one in orders if one.unscored), None),
+            "identical": all(one.details.get("identical", False) for one in orders),
             "details": [dict(one.details) for one in orders],
         })  # fmt: skip
     return lines
@@ -145,6 +147,8 @@ def win_figures(
     pairs: Sequence[AnswerPair], lines: Sequence[Mapping[str, Any]], seed: int
 ) -> dict[str, Any]:
     """Return the win rate and the one at equal length, as JSON values.
+
+    `n_identical` counts the ties of equal answers, which no judge was asked about.
 
     Args:
         pairs: As they were judged.
@@ -158,7 +162,10 @@ def win_figures(
         [len(pair.model or "") for pair in pairs], [len(pair.reference or "") for pair in pairs],
     )  # fmt: skip
     found = win_rate(verdicts, numpy_generator(seed, "win rate"))
-    return {"win_rate": found.to_json(), "at_equal_length": controlled.to_json()}
+    return {
+        "win_rate": found.to_json(), "at_equal_length": controlled.to_json(),
+        "n_identical": sum(line.get("identical", False) for line in lines),
+    }  # fmt: skip
 
 
 def _place(value: str | None) -> Place | None:

@@ -19,7 +19,6 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binomtest, permutation_test, wilcoxon
 
 N_PERMUTATIONS = 10_000  # a p-value near .05 is then good to .002; exact up to 13 differences
 
@@ -63,6 +62,8 @@ def mcnemar(a: Sequence[float | None], b: Sequence[float | None]) -> McNemar:
     Source: McNemar 1947, "Note on the sampling error of the difference between correlated
     proportions or percentages"; exact instead of its chi-squared approximation.
     """
+    from scipy.stats import binomtest
+
     first, second, n_unpaired = paired_verdicts(a, b)
     n_only_a = int((first & ~second).sum())
     n_only_b = int((second & ~first).sum())
@@ -96,6 +97,8 @@ def sign_flip_p(
     Source: Fisher 1935, "The design of experiments", section 21; the count of the one found,
     Phipson and Smyth 2010, "Permutation p-values should never be zero".
     """
+    from scipy.stats import permutation_test
+
     sample = _finite(differences)
     if len(sample) < 2:
         return None if not len(sample) else 1.0  # of one value, both signs are as far from 0
@@ -109,6 +112,18 @@ def sign_flip_p(
         rng=generator,
     )
     return float(found.pvalue)
+
+
+def smallest_sign_flip_p(n: int) -> float:
+    """Return the smallest p-value that `sign_flip_p` can give for n differences.
+
+    Of 2^n sign patterns, only the one found and its mirror image lie as far from 0. With up to five
+    differences that is above .05, and nothing can be found, however large it is.
+
+    Args:
+        n: Differences, at least 1.
+    """
+    return float(2.0 ** (1 - n))
 
 
 def wilcoxon_p(differences: ArrayLike) -> float | None:
@@ -128,6 +143,8 @@ def wilcoxon_p(differences: ArrayLike) -> float | None:
     Source: SciPy's `wilcoxon`; Pratt 1959, "Remarks on zeros and ties in the Wilcoxon signed rank
     procedures".
     """
+    from scipy.stats import wilcoxon
+
     sample = _finite(differences)
     if not len(sample):
         return None

@@ -21,7 +21,6 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm
 
 CONFIDENCE = 0.95  # two-sided, everywhere
 POWER = 0.8  # of a detectable difference, everywhere
@@ -228,7 +227,7 @@ def detectable_difference(
     """
     if not 0 < power < 1:
         raise ValueError(f"power={power} is not between 0 and 1")
-    factor = normal_quantile(confidence) + float(norm.ppf(power))
+    factor = normal_quantile(confidence) + _normal_inverse(power)
     if standard_error is None or standard_error == 0:
         return None
     if not 0 < standard_error < math.inf:
@@ -275,7 +274,7 @@ def normal_quantile(confidence: float) -> float:
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence} is not between 0 and 1")
-    return float(norm.ppf((1 + confidence) / 2))
+    return _normal_inverse((1 + confidence) / 2)
 
 
 def resample_chunks(n_resamples: int, width: int) -> Iterator[tuple[int, int]]:
@@ -283,6 +282,12 @@ def resample_chunks(n_resamples: int, width: int) -> Iterator[tuple[int, int]]:
     step = max(1, _CHUNK_CELLS // max(1, width))
     for start in range(0, n_resamples, step):
         yield start, min(start + step, n_resamples)
+
+
+def _normal_inverse(share: float) -> float:
+    from scipy.special import ndtri  # late: `--help` needs no SciPy
+
+    return float(ndtri(share))
 
 
 def _within(mean: float, ordered: NDArray[np.float64]) -> float:

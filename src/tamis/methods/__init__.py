@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -107,13 +108,19 @@ def with_preset(preset: Mapping[str, Any], values: Mapping[str, Any]) -> dict[st
     return merged
 
 
+_SCHEMA_PART = re.compile(r"[a-z-]+\[.*\]")  # pydantic's own name of a choice, no key of the user's
+
+
 def settings_error(what: str, error: Any) -> ConfigError:
     """Turn pydantic's list of faults into one message that names every option."""
     lines = []
     for fault in error.errors():
-        key = ".".join(str(part) for part in fault["loc"]) or "settings"
+        parts = [str(part) for part in fault["loc"]]
+        key = ".".join([what, *(part for part in parts if not _SCHEMA_PART.fullmatch(part))])
         whole = fault["type"] == "missing" or not fault["loc"]  # the input is all settings then
         given = "" if whole else f" (given: {fault['input']!r})"
-        reason = "unknown option" if fault["type"] == "extra_forbidden" else fault["msg"]
-        lines.append(f"{what}.{key}: {reason}{given}")
+        reason = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "extra_forbidden":
+            reason = "unknown option"
+        lines.append(f"{key}: {reason}{given}")
     return ConfigError("; ".join(lines) + ".")

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tamis.errors import ConfigError, DataError, DuplicateIdError
 from tamis.files import atomic_path
@@ -130,6 +128,9 @@ class Scores:
 
     def write(self, folder: Path) -> Path:
         """Write `scores.parquet` into a folder and return its path."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         table = pa.table({
             "id": pa.array(self.ids, pa.string()),
             "source_id": pa.array(self.source_ids, pa.string()),
@@ -152,13 +153,16 @@ class Scores:
         Raises:
             DataError: The file is missing, unreadable or has no `id` and `score`.
         """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         file = path / SCORES_FILE if path.is_dir() else path
         try:
             table = pq.read_table(file)
         except (OSError, pa.ArrowException) as error:
+            why = f"cannot be read as scores: {error}" if file.exists() else "does not exist"
             raise DataError(
-                f"{file} cannot be read as scores: {error}. Give the folder of a finished `tamis "
-                "rank`, or its scores.parquet."
+                f"{file} {why}. Give the folder of a finished `tamis rank`, or its scores.parquet."
             ) from error
         missing = {"id", "score"} - set(table.column_names)
         if missing:

@@ -20,7 +20,8 @@ class ModelConfig(BaseModel):
     """Run Python code that the model's repository ships. Off unless you turn it on."""
     load_in_4bit: bool = False
     """Hold the base model's linear layers in 4 bits (NF4 with double quantisation): a quarter of
-    the memory of bfloat16, slower, and another model. Needs `pip install tamis[quant]`."""
+    the memory of bfloat16, slower, and another model. Needs bitsandbytes, the extra
+    `quant`."""
 
 
 class LoraSettings(BaseModel):

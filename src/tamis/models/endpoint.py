@@ -244,7 +244,7 @@ class Endpoint:
         except ImportError as error:
             raise MissingDependencyError(
                 "asking an endpoint needs the package openai, which is not installed. Run `pip "
-                "install tamis[endpoint]`."
+                "install openai`, or `pip install -e '.[endpoint]'` where tamis was checked out."
             ) from error
         name = self.settings.api_key_variable
         key = "none" if name is None else os.environ.get(name, "").strip()

@@ -163,7 +163,8 @@ def four_bits(dtype: torch.dtype) -> Any:
     if importlib.util.find_spec("bitsandbytes") is None:
         raise MissingDependencyError(
             "model.load_in_4bit needs the package bitsandbytes, which is not installed. Run "
-            "`pip install tamis[quant]`, or leave load_in_4bit out."
+            "`pip install bitsandbytes`, or `pip install -e '.[quant]'` where tamis was checked "
+            "out, or leave load_in_4bit out."
         )
     from transformers import BitsAndBytesConfig
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from markupsafe import Markup
 
+from tamis.evaluation.experiment import too_few_prompts
 from tamis.report.charts import intervals_svg
 from tamis.report.experiment_records import (
     ArmDifference,
@@ -24,6 +25,7 @@ from tamis.report.text import NOT_MEASURED, number
 
 _DIMENSIONS = {"part": "part", "ratio": "share kept", "budget": "budget"}
 _NOTHING_VARIED = "nothing varied"
+_TOO_FEW = "too few prompts to find anything"
 _DIFFERENCE_HEAD = ("Arm", "Less", "Difference", "p, adjusted", "Smallest found", "n")
 _EMPTY = (None, None, None)
 
@@ -127,7 +129,9 @@ def _difference_cells(one: ArmDifference, scale: float) -> tuple[Cell, ...]:
     if value is not None and low is not None and high is not None:
         interval = f"{number(low * scale)} to {number(high * scale)}"
         difference = Cell(number(value * scale), (interval,), kind="num")
-        if one.detectable is None:
+        if too_few_prompts(one.n):
+            smallest = Cell(NOT_MEASURED, (_TOO_FEW,), kind="none")
+        elif one.detectable is None:
             smallest = Cell(NOT_MEASURED, (_NOTHING_VARIED,), kind="none")
         else:
             smallest = Cell(number(one.detectable * scale), kind="num")

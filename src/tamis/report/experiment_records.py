@@ -52,7 +52,7 @@ class ArmDifference:
         p: Of a sign-flip test.
         p_holm: The same, adjusted over the arms of one reference.
         detectable: Smallest difference that would have been found with 80% probability; None where
-            nothing varied.
+            nothing varied, or the prompts are too few to find anything.
     """
 
     arm: str

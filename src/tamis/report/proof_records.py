@@ -100,7 +100,12 @@ class EqualLength(Interval):
 
 @dataclass(frozen=True)
 class WinRate:
-    """One judge's preferences on one set of prompts; `identity` is what gave them."""
+    """One judge's preferences on one set of prompts.
+
+    Attributes:
+        identity: What gave them.
+        n_identical: Pairs of equal answers, ties that were never asked; None where not recorded.
+    """
 
     judge: str
     rubric: str
@@ -108,6 +113,7 @@ class WinRate:
     win_rate: WinFigures
     at_equal_length: EqualLength
     identity: str | None = None
+    n_identical: int | None = None
 
 
 @dataclass(frozen=True)

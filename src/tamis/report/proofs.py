@@ -146,6 +146,8 @@ def _win_rate_row(entry: WinRate, notes: tuple[str, ...]) -> tuple[Cell, ...]:
     rate, equal = entry.win_rate, entry.at_equal_length
     value = interval_cell(rate, as_percent=True)
     rests = f"n = {rate.n:,}, unscored {rate.n_unscored:,}"
+    if entry.n_identical:
+        rests += f"; {entry.n_identical:,} identical, not asked"
     controlled = interval_cell(equal, as_percent=True)
     why = () if equal.not_fitted is None else (equal.not_fitted,)
     asked = f"{entry.rubric}, {entry.set.replace('_', '-')} prompts"

@@ -41,6 +41,8 @@ from tamis.report.view import (
 __all__ = ["render_page", "terminal_summary", "write_report"]
 
 _STAGES = ("rank", "select", "finetune", "evaluate")
+_TITLE = "<title>tamis report</title>"  # how a page of ours is known
+_HEAD_BYTES = 4096  # it stands within these
 
 
 def write_report(folders: Sequence[Path], out: Path) -> Path:
@@ -49,18 +51,30 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     Args:
         folders: Stage folders, or folders that hold them, in any order. Stages that are missing
             are left out; folders that cannot be read are named on the page.
-        out: HTML file, replaced if it is there.
+        out: HTML file; a report that is there is replaced.
 
     Returns:
         The file.
 
     Raises:
-        ConfigError: Not one finished stage could be read, or `out` is a folder.
+        ConfigError: Not one finished stage could be read, or `out` is a folder or another file
+            than a report.
     """
     if out.is_dir():
         raise ConfigError(f"--out {out} is a folder. Give a file, such as {out / 'report.html'}.")
+    if out.is_file() and not _is_report(out):
+        raise ConfigError(
+            f"--out {out} is a file that is no report of tamis: it is not replaced. Give another "
+            "name, or remove it."
+        )
     write_text_atomic(out, render_page(collect(folders)))
     return out
+
+
+def _is_report(path: Path) -> bool:
+    with path.open("rb") as stream:
+        head = stream.read(_HEAD_BYTES)
+    return not head or _TITLE.encode() in head  # of an empty file nothing is lost
 
 
 def render_page(found: Collected) -> str:

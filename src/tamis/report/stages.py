@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
 from tamis.errors import DataError, TamisError
@@ -113,6 +111,8 @@ def read_stage(facts: Facts) -> Record | Proof:
     Raises:
         DataError: A file is missing, damaged, or not what this stage writes.
     """
+    import pyarrow as pa
+
     try:
         return READERS[facts.stage](facts)
     except (OSError, pa.ArrowException, TamisError, ValueError) as error:
@@ -132,6 +132,8 @@ def _read_rank(facts: Facts) -> RankRecord:
 
 
 def _read_select(facts: Facts) -> SelectRecord:
+    import pyarrow.parquet as pq
+
     path = facts.folder / "selection.parquet"
     table = pq.read_table(path)
     missing = {"id", "score", "kept", "reason"} - set(table.column_names)

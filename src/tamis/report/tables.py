@@ -16,7 +16,8 @@ from tamis.report.text import NOT_MEASURED, duration, number, percent, setting, 
 _OUTCOMES = {
     "ok": "scored as they are",
     "truncated": "scored on what is left after shortening the prompt or cutting the response",
-    "too_long": "not scored: longer than allowed, and long rows were to be dropped",
+    "too_long": "not scored: longer than allowed, and either on_too_long is drop or what must stay "
+    "(headers, the system turn) leaves no room for the rest",
     "no_trained_tokens": "not scored: no token of the response is left to learn from",
     "template_refused": "not scored: the chat template refuses the conversation",
 }

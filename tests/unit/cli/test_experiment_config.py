@@ -97,7 +97,7 @@ def test_a_cell_without_fine_tuning_is_evaluated_only() -> None:
         ({"references": ["other"]}, "which arms does not have"),
         ({"seeds": [1, 1]}, "seeds repeat one"),
         ({"budgets": ["steps", "steps"]}, "budgets repeat one"),
-        ({"primary": "prefrence_margin"}, "primary is none of"),
+        ({"primary": "prefrence_margin"}, "primary 'prefrence_margin' is none of"),
         ({"parts": {}}, "parts is empty"),
         ({"selection_ratios": [0.0]}, "shares in"),
         ({"parts": {"p": {"rows": "r.txt", "rate": 0.1}}}, "not both"),

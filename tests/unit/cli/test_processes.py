@@ -80,3 +80,36 @@ with Stage(Path({str(tmp_path)!r}), "rank", {{}}, {{}}, seed=0) as stage:
     holder.wait()
     with Stage(tmp_path, "rank", {}, {}, seed=0) as stage:
         assert (stage.work / "part").exists()
+
+
+VERB = """
+import sys, tempfile, time
+from pathlib import Path
+from tamis.cli.app import cli
+from tamis.cli.main import main
+
+@cli.command()
+def wait():
+    with tempfile.TemporaryDirectory(dir={folder!r}):
+        print("at work", flush=True)
+        time.sleep(600)
+
+sys.argv = ["tamis", "wait"]
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_verb_says_that_it_goes_on(tmp_path: Path, number: signal.Signals) -> None:
+    """And leaves no temporary folder behind."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", VERB.format(folder=str(tmp_path))],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "at work\n"
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=PATIENCE)
+    assert "the same command goes on from here" in errors
+    assert process.returncode == 128 + number
+    assert list(tmp_path.iterdir()) == []

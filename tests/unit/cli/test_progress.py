@@ -74,3 +74,11 @@ def test_a_bar_starts_again_too() -> None:
     report("answers", 1, 3, {})
     assert (bar.completed, bar.total) == (1, 3)
     assert (bar.elapsed or 0) < 50
+
+
+def test_a_small_figure_is_not_zero() -> None:
+    """A learning rate has its digits."""
+    text = io.StringIO()
+    figures = {"loss": 1.23456, "learning_rate": 0.0002}
+    ProgressReport(Console(file=text, width=100))("finetune", 1, 1, figures)
+    assert "loss 1.235 learning_rate 0.0002" in " ".join(text.getvalue().split())

@@ -172,6 +172,7 @@ def test_source_ids(value: object, expected: str | None) -> None:
         (12, "not a number"),
         (None, "not null"),
         ({"id": 1}, "no known format: the row has 'id'"),
+        ({"id": 1}, "give a field mapping, such as --set data.fields.prompt=NAME"),
         ({"messages": None}, "null: 'messages'"),
         ({"messages": "q"}, "is a text, not a list"),
         ({"messages": {"role": "user"}}, "is an object, not a text or a list"),

@@ -156,3 +156,10 @@ def test_equal_rates_differ_by_no_more_than_their_intervals() -> None:
     assert difference["value"] == 0
     assert difference["high"] == pytest.approx(0.3903, abs=1e-4)
     assert difference["low"] == pytest.approx(-0.3903, abs=1e-4)
+
+
+@pytest.mark.parametrize(("n", "too_few"), [(5, True), (6, False)])
+def test_too_few_prompts_find_nothing(n: int, too_few: bool) -> None:
+    """With five the test cannot reach .05: no smallest difference that would have been found."""
+    found = summarise(arms(0.3, n), ["base"], 0)["preference_margin"]["differences"][1]
+    assert (found["too_few_prompts"], found["detectable"] is None) == (too_few, too_few)

@@ -16,6 +16,7 @@ from tamis.evaluation.endpoint_judge import Pair, Preference
 from tamis.evaluation.pairwise import answer_pairs, judge_pairs, win_figures
 from tamis.report.collect import collect
 from tamis.report.proof_records import WinRateRecord
+from tamis.report.proofs import win_rate_table
 from toy_endpoint import KEY, Script, Server, fails, says
 
 N = 24
@@ -78,6 +79,22 @@ def test_an_empty_answer_is_unscored_unasked(tmp_path: Path) -> None:
     assert len(judge.asked) == 2 * (N - 2)
     rate = win_figures(pairs, lines, 0)["win_rate"]
     assert (rate["n"], rate["n_unscored"], rate["value"]) == (N - 2, 2, 1.0)
+
+
+def test_identical_answers_are_counted(tmp_path: Path, serve: Callable[[Script], Server]) -> None:
+    """Ties that no judge was asked about: in the JSON and in what reports show."""
+    server = serve(lambda *_: says("better: A"))
+    ours = evaluation(tmp_path / "a", lambda i: "same" if i < 5 else "yes")
+    theirs = evaluation(tmp_path / "b", lambda i: "same" if i < 5 else "no")
+    manifest = run_win_rate(
+        settings(server), Common(tmp_path / "out"), model=ours, reference=theirs
+    )
+    assert [one["n_identical"] for one in manifest["details"]["win_rates"]] == [5, 5]
+    assert len(server.requests) == 4 * (N - 5)
+    (shown,) = collect([tmp_path / "out"]).proofs
+    assert isinstance(shown, WinRateRecord)
+    rate = win_rate_table(shown).rows[0][1]
+    assert f"n = {N}, unscored 0; 5 identical, not asked" in rate.notes
 
 
 def test_other_prompts_are_refused(tmp_path: Path) -> None:

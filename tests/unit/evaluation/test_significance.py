@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from scipy.stats import binom, norm
 
-from tamis.evaluation.significance import McNemar, holm, mcnemar, sign_flip_p, wilcoxon_p
+from tamis.evaluation.significance import (
+    McNemar,
+    holm,
+    mcnemar,
+    sign_flip_p,
+    smallest_sign_flip_p,
+    wilcoxon_p,
+)
 from tamis.rng import numpy_generator
 
 
@@ -165,3 +172,9 @@ def test_holm_refuses_what_is_no_p_value(p: float) -> None:
 def test_one_prompt_shows_nothing() -> None:
     """Both signs of one difference are equally far from 0."""
     assert sign_flip_p([0.7], numpy_generator(0, "test")) == 1.0
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 6, 9])
+def test_the_smallest_sign_flip_p_is_that_of_equal_signs(n: int) -> None:
+    """Differences that all point one way have it."""
+    assert sign_flip_p(np.arange(1.0, n + 1), generator("smallest", n)) == smallest_sign_flip_p(n)

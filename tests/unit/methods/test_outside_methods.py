@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pytest
+from pydantic import BaseModel, ValidationError, model_validator
 
 import toy
 from tamis.errors import ConfigError, DataError, MismatchError
+from tamis.methods import settings_error
 from tamis.methods.base import rank
 from tamis.methods.scores import Scores
 
@@ -85,3 +88,33 @@ def test_requirements_are_a_set_of_known_names(requires: Any) -> None:
     method.requires = requires  # type: ignore[misc]
     with pytest.raises(ConfigError, match=r"mine has requires = .*no set of harmful_set, model"):
         rank(toy.examples(ROWS), method, name="mine")
+
+
+def test_scores_that_do_not_exist_are_said_not_to(tmp_path: Path) -> None:
+    """Not that they cannot be read."""
+    with pytest.raises(DataError, match=r"nope does not exist\. Give the folder"):
+        Scores.read(tmp_path / "nope")
+
+
+class Part(BaseModel):
+    """Settings with a choice among kinds, checked as a whole."""
+
+    rule: Literal["a", "b"] | int = "a"
+
+    @model_validator(mode="after")
+    def _right(self) -> Self:
+        if self.rule == "b":
+            raise ValueError("b is not for today")
+        return self
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"), [("b", "settings: b is not"), ("c", "settings.rule: Input should be 'a' or")]
+)
+def test_faults_of_settings_are_told_without_the_checkers_words(rule: str, told: str) -> None:
+    """Neither "Value error" nor its name of a choice, and a whole has no second name."""
+    with pytest.raises(ValidationError) as refused:
+        Part.model_validate({"rule": rule})
+    found = str(settings_error("settings", refused.value))
+    assert found.startswith(told)
+    assert "literal[" not in found

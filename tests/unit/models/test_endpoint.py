@@ -330,7 +330,7 @@ def test_without_the_package_the_message_names_the_extra(monkeypatch: pytest.Mon
     """Before anything is asked."""
     monkeypatch.setitem(sys.modules, "openai", None)
     asked = Endpoint("toy", EndpointSettings(base_url="http://127.0.0.1:1/v1"))
-    with pytest.raises(MissingDependencyError, match=r"pip install tamis\[endpoint\]"):
+    with pytest.raises(MissingDependencyError, match=r"pip install -e '\.\[endpoint\]'"):
         asked.ask([question("q")])
 
 

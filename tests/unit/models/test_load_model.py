@@ -186,6 +186,14 @@ def test_a_damaged_gguf_file_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
+def test_a_cut_gguf_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A download that broke off within its head, as one broken off later."""
+    monkeypatch.setenv("TAMIS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "model.gguf").write_bytes(b"GGUF\x03\0\0\0\x01")
+    with pytest.raises(ConfigError, match=r"model\.gguf' is not a whole GGUF file"):
+        load_model(ModelConfig(name=str(tmp_path / "model.gguf")), device="cpu")
+
+
 # Fingerprints
 
 

@@ -58,7 +58,7 @@ def four_bit(folder: Path) -> LanguageModel:
 @pytest.mark.skipif(INSTALLED, reason="bitsandbytes is installed")
 def test_without_the_package_the_message_names_the_extra(folder: Path) -> None:
     """Before the model is read."""
-    with pytest.raises(MissingDependencyError, match=r"pip install tamis\[quant\]"):
+    with pytest.raises(MissingDependencyError, match=r"pip install -e '\.\[quant\]'"):
         load_model(ModelConfig(name=str(folder), load_in_4bit=True), device="cpu")
 
 

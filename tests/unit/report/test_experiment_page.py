@@ -414,3 +414,16 @@ def test_an_unfinished_experiment_is_named_as_such(tmp_path: Path) -> None:
     (tmp_path / "run" / "cells").mkdir()
     with pytest.raises(ConfigError, match="the experiment is not finished"):
         collect([tmp_path / "run"])
+
+
+def test_too_few_prompts_are_said_instead_of_a_smallest_difference(tmp_path: Path) -> None:
+    """Also of results written before this was known."""
+    found = results()
+    found["groups"][0]["measures"][MARGIN] = measured(1.0, "higher", "loss", n=3)
+    table = view(tmp_path, found).groups[0].differences
+    assert table is not None
+    smallest = cells(table, 0)["Smallest found"]
+    assert (smallest.text, smallest.notes) == (
+        "not measured",
+        ("too few prompts to find anything",),
+    )

@@ -227,3 +227,22 @@ def test_a_folder_as_output_is_refused(folders: StageFolders, tmp_path: Path) ->
     """The error names a file to give."""
     with pytest.raises(ConfigError, match=r"is a folder. Give a file, such as .*report\.html"):
         write_report([folders.rank([0.1])], tmp_path)
+
+
+def test_a_file_that_is_no_report_is_kept(folders: StageFolders, tmp_path: Path) -> None:
+    """Labels given as --out by mistake are refused and stay; a report is replaced."""
+    labels = tmp_path / "labels.jsonl"
+    labels.write_text('{"id": "a", "harmful": true}\n')
+    rank = folders.rank([0.1])
+    with pytest.raises(ConfigError, match=r"labels\.jsonl is a file that is no report of tamis"):
+        write_report([rank], labels)
+    assert labels.read_text() == '{"id": "a", "harmful": true}\n'
+    page = write_report([rank], tmp_path / "page.html")
+    assert write_report([rank], page) == page
+
+
+def test_both_causes_of_a_row_too_long_are_said(folders: StageFolders, tmp_path: Path) -> None:
+    """It is no dropping where long rows were to be shortened."""
+    text = report([folders.rank([0.1, np.nan])], tmp_path).text
+    assert "either on_too_long is drop or what must stay" in text
+    assert "were to be dropped" not in text
