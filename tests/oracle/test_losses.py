@@ -40,6 +40,7 @@ from tamis.models.lora import (
 from tamis.models.loss import has_plain_head, row_losses, token_losses
 from tamis.models.row_forward import RowForward
 from tamis.models.trunk import run_until
+from tamis.rng import scoped_torch_seed
 
 CPU = torch.device("cpu")
 # Sums of float32 in another order: a few 1e-7 of losses of about six nats.
@@ -351,8 +352,9 @@ def test_an_adapter_on_the_output_projection_counts() -> None:
     """A PEFT adapter made elsewhere may sit there: its part of the logits is part of the loss."""
     from peft import LoraConfig, get_peft_model
 
-    model = toy.llama()
-    model = get_peft_model(model, LoraConfig(target_modules=["lm_head"], init_lora_weights=False))
+    config = LoraConfig(target_modules=["lm_head"], init_lora_weights=False)
+    with scoped_torch_seed(3, "adapter"):
+        model = get_peft_model(toy.llama(), config)
     assert not has_plain_head(model.eval())
     with torch.no_grad():
         sums, counts = row_losses(model, batch_of(*range(7)))

@@ -28,6 +28,7 @@ from tamis.runs import read_manifest
 FINGERPRINT_SAMPLES = 4096  # values read per tensor: enough to tell fine-tuned copies apart
 NOT_THE_MODEL = ("transformers_version", "dtype", "torch_dtype", "use_cache", "architectures")
 NOT_THE_WEIGHTS = ("bnb_4bit_compute_dtype",)  # of a quantised model's settings
+HOW_QUANTISED = ".quant_state.bitsandbytes__nf4"  # settings again, the type it was loaded in too
 
 
 @dataclass(frozen=True)
@@ -287,6 +288,8 @@ def weights_fingerprint(model: Any) -> str:
         }  # fmt: skip
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):
+        if name.endswith(HOW_QUANTISED):
+            continue
         flat = tensor.detach().reshape(-1)
         # Odd: a power of two would read the same few columns of every row of a matrix.
         step = math.ceil(flat.numel() / FINGERPRINT_SAMPLES) | 1

@@ -41,9 +41,9 @@ def with_extra(test: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder on disk."""
+    """A model folder on disk, its weights in bfloat16 as published ones are."""
     path = tmp_path_factory.mktemp("model")
-    toy.llama().save_pretrained(path)
+    toy.llama().to(torch.bfloat16).save_pretrained(path)
     toy.tokenizer().save_pretrained(path)
     return path
 
