@@ -13,6 +13,8 @@ from typing import Any
 
 from tamis.errors import DataError
 
+_AGAIN = "Run its stage again elsewhere."
+
 
 def write_text_atomic(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old one or the new one, never a part."""
@@ -25,12 +27,8 @@ def write_json(path: Path, value: Any) -> None:
     write_text_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json_object(path: Path, advice: str = "Run its stage again elsewhere.") -> dict[str, Any]:
-    """Read a JSON file whose value is an object.
-
-    Args:
-        path: The file.
-        advice: A sentence on what to do if it cannot be read.
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that a stage wrote; its value is an object.
 
     Raises:
         DataError: It cannot be read, is damaged, or holds something else.
@@ -38,9 +36,9 @@ def read_json_object(path: Path, advice: str = "Run its stage again elsewhere.")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read: {error}. {advice}") from error
+        raise DataError(f"{path} cannot be read: {error}. {_AGAIN}") from error
     if not isinstance(value, dict):
-        raise DataError(f"{path} holds no JSON object. {advice}")
+        raise DataError(f"{path} holds no JSON object. {_AGAIN}")
     return value
 
 

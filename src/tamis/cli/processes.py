@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
-from types import FrameType, TracebackType
+from types import TracebackType
 
 GRACE_SECONDS = 5.0  # between asking a process to end and ending it
 
@@ -15,20 +14,18 @@ GRACE_SECONDS = 5.0  # between asking a process to end and ending it
 class Children:
     """Runs commands from any thread until its block ends.
 
-    An error, Ctrl-C or SIGTERM ends the block, and with it every process that still runs. Nothing
-    can be done where the parent is killed outright (SIGKILL): its children then run to their end.
+    What ends the block, an error, Ctrl-C or SIGTERM (which `tamis.cli.main` makes an exception),
+    ends every process that still runs. Nothing can be done where the parent is killed outright
+    (SIGKILL): its children then run to their end.
     """
 
     def __init__(self) -> None:
         self._running: set[subprocess.Popen[str]] = set()
         self._lock = threading.Lock()
         self._stopped = False
-        self._in_main = threading.current_thread() is threading.main_thread()
 
     def __enter__(self) -> Children:
-        """Have SIGTERM end the block; without this it ends Python at once, and nothing else."""
-        if self._in_main:
-            self._earlier = signal.signal(signal.SIGTERM, _leave)
+        """Begin with no process."""
         return self
 
     def __exit__(
@@ -45,8 +42,6 @@ class Children:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE_SECONDS)
             process.kill()
-        if self._in_main:
-            signal.signal(signal.SIGTERM, self._earlier)
 
     def run(self, command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]:
         """Run a command to its end; return its status and what it wrote as errors.
@@ -68,7 +63,3 @@ class Children:
             if self._stopped:
                 raise InterruptedError
         return process.returncode, errors
-
-
-def _leave(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)

@@ -72,12 +72,12 @@ def dequantised(path: Path) -> Path:
             model.save_pretrained(partial)
         with contextlib.suppress(OSError):  # another process may have finished first
             partial.replace(target)
-    except (struct.error, LookupError, ArithmeticError) as error:  # a length or place outside it
+    except (struct.error, IndexError, ArithmeticError) as error:  # a length or place outside it
         raise ConfigError(
             f"model file {str(path)!r} is not a whole GGUF file: it is cut short or damaged "
             f"({error}). Fetch or copy it again."
         ) from error
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError) as error:
         raise ConfigError(
             f"model file {str(path)!r} cannot be read as GGUF: {error}. Give a .gguf file of an "
             "architecture that transformers can de-quantise."

@@ -17,12 +17,20 @@ from tamis.runs import Stage
 
 PATIENCE = 60.0  # seconds: tests share the machine
 PARENT = """
-import sys, time
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from tamis.cli.app import cli
+from tamis.cli.main import main
 from tamis.cli.processes import Children
-child = [sys.executable, "-c", {child!r}]
-with ThreadPoolExecutor(2) as pool, Children() as children:
-    list(pool.map(lambda _: children.run(child, {{}}), range(3)))
+
+@cli.command()
+def parent():
+    child = [sys.executable, "-c", {child!r}]
+    with ThreadPoolExecutor(2) as pool, Children() as children:
+        list(pool.map(lambda _: children.run(child, {{}}), range(3)))
+
+sys.argv = ["tamis", "parent"]
+main()
 """
 SLEEPS = "import time; time.sleep(600)"
 DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEPS}"
