@@ -21,7 +21,6 @@ from tamis.errors import (
     ConfigError,
     DuplicateIdError,
     MismatchError,
-    NoTrainedTokensError,
 )
 from tamis.methods import check_requires, with_preset
 from tamis.methods.scores import Scores as Scores
@@ -112,11 +111,7 @@ class RankingInputs:
         """
         rows = self.rendered(which)
         name = which if isinstance(which, str) else "anchors"
-        if not rows.usable.any():
-            raise NoTrainedTokensError(
-                f"none of the {len(rows)} rows of the {name} has a trained token "
-                f"({rows.counts()}). Raise render.max_prompt_tokens and render.max_response_tokens."
-            )
+        rows.check_usable(name)
         self.features.ensure(rows, names, self.progress(f"states of the {name}"))
         found = [self.features.states(rows, state).double().numpy() for state in names]
         return np.asarray(np.concatenate(found, axis=1)[rows.id_order])

@@ -36,7 +36,7 @@ from pydantic import Field, model_validator
 
 from tamis.data.anchors import Anchors, load_anchors, shipped_anchors
 from tamis.data.rendered import RenderedRows
-from tamis.errors import ConfigError, NoTrainedTokensError
+from tamis.errors import ConfigError
 from tamis.methods.base import Method, RankingInputs
 from tamis.methods.scores import Scores
 from tamis.models.feature_names import depth_of
@@ -180,7 +180,8 @@ class Direction(Method):
         anchors = shipped_anchors() if self.anchors is None else load_anchors(self.anchors)
         known = self._known(inputs, anchors)
         rows = inputs.rendered()
-        order = _by_id(rows, "rows")
+        rows.check_usable("finetuning_set")
+        order = rows.id_order
         depth, chosen = self._choose_layer(inputs, anchors, known)
         readings = {"larf": ["response_last"], "datashield": ["response_mean", "prompt_last"]}
         names = [f"state:{depth}:{reading}" for reading in readings[self.variant]]
@@ -217,7 +218,7 @@ class Direction(Method):
             sets = {"harmful set": inputs.harmful_set, "safe set": inputs.safe_set}
         known = {name: inputs.rendered(rows) for name, rows in sets.items()}
         for name, rows in known.items():
-            _by_id(rows, f"rows of the {name}")
+            rows.check_usable(name)
         return known
 
     def _choose_layer(
@@ -246,16 +247,6 @@ class Direction(Method):
         return int(np.argmax(table)), {"layer_chosen_by": how, "layer_table": table}
 
 
-def _by_id(rows: RenderedRows, name: str) -> list[int]:
-    """Places of the usable rows, by id, so that no result depends on the order of a file."""
-    if not rows.usable.any():
-        raise NoTrainedTokensError(
-            f"none of the {len(rows)} {name} has a trained token ({rows.counts()}). Raise "
-            "render.max_prompt_tokens and render.max_response_tokens."
-        )
-    return sorted(np.flatnonzero(rows.usable).tolist(), key=rows.ids.__getitem__)
-
-
 def _states(inputs: RankingInputs, rows: RenderedRows, name: str) -> Tensor:
     """States of the usable rows, by id."""
-    return inputs.features.states(rows, name)[_by_id(rows, "rows")]
+    return inputs.features.states(rows, name)[rows.id_order]

@@ -36,7 +36,7 @@ from pydantic import Field, model_validator
 
 from tamis.data.rendered import UNTRAINED, RenderedRow, RenderedRows
 from tamis.data.template import render
-from tamis.errors import ConfigError, NoTrainedTokensError
+from tamis.errors import ConfigError
 from tamis.methods.base import Method, RankingInputs
 from tamis.methods.scores import Scores
 from tamis.models.gradient_products import Float64, GradientProducts, geometry
@@ -147,12 +147,7 @@ class Gradient(Method):
         """
         rows, sets = inputs.rendered(), self._anchors(inputs)
         for name, found in {"finetuning_set": rows, **sets}.items():
-            if not found.usable.any():
-                raise NoTrainedTokensError(
-                    f"none of the {len(found)} rows of {name} has a trained token "
-                    f"({found.counts()}). Raise render.max_prompt_tokens and "
-                    "render.max_response_tokens."
-                )
+            found.check_usable(name)
         run = GradientProducts(
             inputs.features, sets, rank=self.lora_rank, targets=self.lora_targets,
             trunk_cut=self.trunk_cut, max_batch_tokens=self.max_batch_tokens,

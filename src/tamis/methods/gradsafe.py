@@ -37,7 +37,7 @@ from pydantic import Field, model_validator
 from tamis.data.anchors import load_anchors, shipped_anchors
 from tamis.data.example import Examples, Message, ParsedRow, content_hash
 from tamis.data.rendered import RenderedRows
-from tamis.errors import ConfigError, NoTrainedTokensError
+from tamis.errors import ConfigError
 from tamis.methods.base import Method, RankingInputs
 from tamis.methods.scores import Scores
 from tamis.models.critical_slices import FoundSlices, SliceSearch
@@ -118,7 +118,7 @@ class GradSafe(Method):
                 not run over rows and tokens.
         """
         rows = inputs.rendered()
-        _refuse_unusable(rows, "finetuning_set")
+        rows.check_usable("finetuning_set")
         known = self._known(inputs)
         search = SliceSearch(
             inputs.features, known["unsafe"], known["safe"], modules=self.modules,
@@ -163,7 +163,7 @@ class GradSafe(Method):
             given = {"harmful_set": inputs.harmful_set, "safe_set": inputs.safe_set}
             places = {name: inputs.rendered(name) for name in given}
             for name, found in places.items():
-                _refuse_unusable(found, name)
+                found.check_usable(name)
             sides = [prompts_of(rows, places[name].id_order)[0] for name, rows in given.items()]
         else:
             anchors = shipped_anchors() if self.anchors is None else load_anchors(self.anchors)
@@ -176,7 +176,7 @@ class GradSafe(Method):
 
     def _counting(self, rows: RenderedRows, name: str) -> RenderedRows:
         """Return the known prompts of one side that count."""
-        _refuse_unusable(rows, name)
+        rows.check_usable(name)
         chosen = rows.id_order[: self.prompts_per_side].tolist()
         return RenderedRows.from_rows(
             ((rows[index], rows.source_ids[index], False) for index in chosen), rows.facts
@@ -203,12 +203,4 @@ class GradSafe(Method):
             f"above threshold={self.threshold:g} between unsafe and safe prompts: the largest is "
             f"{slices.largest_gap:.2f}. Set threshold below that, a smaller prompts_per_side, or "
             "give other prompts."
-        )
-
-
-def _refuse_unusable(rows: RenderedRows, name: str) -> None:
-    if not rows.usable.any():
-        raise NoTrainedTokensError(
-            f"none of the {len(rows)} rows of {name} has a trained token ({rows.counts()}). Raise "
-            "render.max_prompt_tokens and render.max_response_tokens."
         )

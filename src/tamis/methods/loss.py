@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from tamis.errors import NoTrainedTokensError
 from tamis.methods.base import Method, RankingInputs
 from tamis.methods.scores import Scores
 
@@ -36,11 +35,7 @@ class Loss(Method):
             NoTrainedTokensError: No row has a token to score.
         """
         rows = inputs.rendered()
-        if not rows.usable.any():
-            raise NoTrainedTokensError(
-                f"none of the {len(rows)} rows has a trained token ({rows.counts()}). Raise "
-                "render.max_prompt_tokens and render.max_response_tokens."
-            )
+        rows.check_usable("finetuning_set")
         inputs.features.ensure(rows, ["loss"], inputs.progress("losses"))
         losses = inputs.features.losses(rows)
         return Scores(

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from tamis.data.batch import visiting_order
-from tamis.data.rendered import JoinedRows, RenderedRows
-from tamis.errors import NoTrainedTokensError
+from tamis.data.rendered import RenderedRows
+from tamis.data.row_views import JoinedRows
 from tamis.models.adapter_trainer import AdapterTrainer, Part
 from tamis.models.batches import batch_tokens
 from tamis.models.checkpoint import (
@@ -158,12 +158,7 @@ class BilevelRun:
     ) -> None:  # fmt: skip
         sets = {"finetuning_set": rows, "safe_set": safe_rows, **(more or {})}
         for name, found in sets.items():
-            if not found.usable.any():
-                raise NoTrainedTokensError(
-                    f"none of the {len(found)} rows of the {name} has a trained token "
-                    f"({found.counts()}). Raise render.max_prompt_tokens and "
-                    "render.max_response_tokens."
-                )
+            found.check_usable(name)
         lm, n_layers = features.lm, layer_count(features.lm.model)
         cut = resolve_cut(trunk_cut, n_layers)
         lora = lora.model_copy(update={"layers": tuple(range(cut, n_layers)) if cut else None})

@@ -32,7 +32,8 @@ import torch
 from torch import Tensor
 
 from tamis.data.batch import pad_batch, token_budget_batches
-from tamis.data.rendered import JoinedRows, RenderedRows
+from tamis.data.rendered import RenderedRows
+from tamis.data.row_views import JoinedRows
 from tamis.errors import ConfigError
 from tamis.models.batches import batch_tokens, to_device
 from tamis.models.feature_names import Feature

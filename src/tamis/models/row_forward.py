@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from tamis.data.batch import pad_batch, token_budget_batches
-from tamis.data.rendered import FirstTokens, JoinedRows, RenderedRows
+from tamis.data.rendered import RenderedRows
+from tamis.data.row_views import FirstTokens, JoinedRows
 from tamis.models.batches import to_device
 from tamis.models.features import Progress
 from tamis.models.loss import has_plain_head, row_losses

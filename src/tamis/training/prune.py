@@ -37,7 +37,7 @@ from tamis.data.example import Examples
 from tamis.data.rendered import RenderedRows
 from tamis.data.row_lists import name_some
 from tamis.data.template import RenderConfig, render
-from tamis.errors import ConfigError, MismatchError, NoTrainedTokensError
+from tamis.errors import ConfigError, MismatchError
 from tamis.files import write_json
 from tamis.models.features import Progress
 from tamis.models.linear_inputs import LinearInputs, linear_inputs
@@ -204,12 +204,7 @@ def prune_adapter(
 
 def _usable(name: str, examples: Examples, lm: LanguageModel, config: RenderConfig) -> RenderedRows:
     rendered = render(examples, lm.tokenizer, config)
-    if not rendered.usable.any():
-        counted = ", ".join(f"{why} {n:,}" for why, n in rendered.counts().items()) or "no rows"
-        raise NoTrainedTokensError(
-            f"none of the {len(rendered):,} rows of the {name.replace('_', ' ')} has a trained "
-            f"token ({counted}). See `tamis inspect` for the reasons."
-        )
+    rendered.check_usable(name.replace("_", " "))
     return rendered
 
 

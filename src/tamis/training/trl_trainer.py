@@ -26,7 +26,7 @@ from trl import SFTConfig, SFTTrainer
 
 from tamis.data.batch import pad_batch
 from tamis.data.rendered import OK, RenderedRow, RenderedRows
-from tamis.errors import ConfigError, NoTrainedTokensError
+from tamis.errors import ConfigError
 from tamis.models.load import LanguageModel
 from tamis.models.lora import attach_adapters, detach_adapters
 from tamis.models.loss import has_plain_head, token_losses
@@ -54,14 +54,8 @@ def training_dataset(rendered: RenderedRows) -> datasets.Dataset:
     Raises:
         NoTrainedTokensError: There are none.
     """
-    usable = np.flatnonzero(rendered.usable)
-    if not len(usable):
-        counted = ", ".join(f"{name} {n:,}" for name, n in rendered.counts().items()) or "no rows"
-        raise NoTrainedTokensError(
-            f"none of the {len(rendered):,} rows can be trained on ({counted}). See `tamis "
-            "inspect` for the reasons, and raise max_prompt_tokens or max_response_tokens."
-        )
-    order = sorted(usable.tolist(), key=lambda row: rendered.ids[row])
+    rendered.check_usable("training data")
+    order = rendered.id_order.tolist()
     batches = [
         pa.RecordBatch.from_pylist(
             [_columns(rendered[row]) for row in order[start : start + _ROWS_AT_A_TIME]],

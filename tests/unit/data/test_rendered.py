@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tamis.data.load import load_examples
-from tamis.data.rendered import JoinedRows, RenderedRows
+from tamis.data.rendered import RenderedRows
+from tamis.data.row_views import JoinedRows
 from tamis.data.template import RenderConfig, render
 
 ROWS = [

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import toy
-from tamis.data.rendered import FirstTokens
+from tamis.data.row_views import FirstTokens
 from tamis.data.template import RenderConfig, render
 from tamis.errors import ConfigError
 from tamis.methods.base import rank

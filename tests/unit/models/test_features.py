@@ -12,7 +12,8 @@ import torch
 
 import toy
 from tamis.data.load import load_examples
-from tamis.data.rendered import UNTRAINED, JoinedRows
+from tamis.data.rendered import UNTRAINED
+from tamis.data.row_views import JoinedRows
 from tamis.data.template import RenderConfig, RenderedRows, render
 from tamis.errors import ConfigError
 from tamis.models import row_store
