@@ -24,6 +24,7 @@ from environment import environment, test_data, write_result
 from tamis.data.example import Examples
 from tamis.data.load import load_examples
 from tamis.data.template import RenderConfig
+from tamis.errors import ConfigError
 from tamis.evaluation.labels import Label, join_labels, read_labels
 from tamis.evaluation.ranking import detection_measures
 from tamis.methods import build_method
@@ -116,9 +117,14 @@ def main() -> None:
         chosen = rows.restrict(ids)
         entry: dict[str, Any] = {"rows": part, "safe_set": without, "n_safe": len(trusted)}
         for method in (arguments.method, "trivial"):
-            scores = rank(chosen, build_method(method, {}), safe_set=trusted, model=lm,
-                          render=RenderConfig(max_prompt_tokens=96, max_response_tokens=96),
-                          cache=arguments.cache)  # fmt: skip
+            try:
+                scores = rank(chosen, build_method(method, {}), safe_set=trusted, model=lm,
+                              render=RenderConfig(max_prompt_tokens=96, max_response_tokens=96),
+                              cache=arguments.cache)  # fmt: skip
+            except ConfigError as error:
+                entry[method] = {"refused": str(error)}
+                print(f"{part}; {without}: {method} refused: {error}", flush=True)
+                continue
             entry[method] = measured(scores, truth, f"{part} {without}")
             both = [entry[method][name]["auroc"]["value"] for name in entry[method]]
             print(f"{part}; {without}: {method}", *(f"{value:.3f}" for value in both), flush=True)

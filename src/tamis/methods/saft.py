@@ -12,7 +12,10 @@ signal at lam = 1/2. Repaired:
     r_i = e_i - B^T [1, log n_prompt, log n_response, turns]     nuisances taken out (least squares)
     z_i = W r_i,   W = Cov(r over the safe set)^(-1/2)           with a safe set; Ledoit-Wolf
     risk_i = sgn_j p_ij / sd_j                                   the surest j <= k of all layers
+    min_l rho(risk, risk^(l)) >= rho_0                           else refused; l the other layers
 
+rho is the rank correlation: what harm does to the states shows in every layer, what a layer's main
+directions happen to be does not. Where the surest direction of one ranks otherwise, none is named.
 B is fitted on the safe set: on the rows themselves it would take out the harm that goes with turns
 or length. sgn_j is found without labels (tamis.models.directions): by the safe set where that tells
 of a direction, and the one it departs from most is taken; else by the skewness of v_1. Without a
@@ -45,19 +48,19 @@ from tamis.data.nuisances import (
     row_facts,
 )
 from tamis.data.rendered import RenderedRows
-from tamis.errors import ConfigError, NoTrainedTokensError
+from tamis.errors import ConfigError
 from tamis.methods.base import Method, RankingInputs
 from tamis.methods.scores import Scores
 from tamis.models.directions import (
     LEAST_ROWS,
     LEAST_SHARE,
-    Orientation,
+    LayerDirections,
     Rule,
     gap_notes,
     orient,
     orientation_notes,
     right_singular_vectors,
-    surest,
+    surest_layer,
     whitening,
     without_nuisances,
 )
@@ -87,11 +90,6 @@ def squared_scores(projections: Tensor, weights: Tensor | None = None) -> Tensor
     return (squares if weights is None else squares * weights).mean(1)
 
 
-def signed_scores(projections: Tensor, signs: Tensor) -> Tensor:
-    """risk_i = sum_j sgn_j p_ij / sd_j of projections (n x k); a sign of 0 leaves j out."""
-    return (projections / projections.std(0, correction=0) * signs).sum(1)
-
-
 @dataclasses.dataclass(frozen=True)
 class Part:
     """The usable rows of a set, by id."""
@@ -99,18 +97,6 @@ class Part:
     rows: RenderedRows
     places: list[int]
     facts: Facts
-
-
-@dataclasses.dataclass(frozen=True)
-class Layer:
-    """What one layer gives: p (n x k), all variances s_j^2 / n, and the sides of k directions."""
-
-    depth: int
-    projections: Tensor
-    variances: Tensor
-    removed: float  # share of the states' variance that the nuisances explain
-    found: list[Orientation]
-    surest: Orientation
 
 
 class SAFT(Method):
@@ -151,6 +137,10 @@ class SAFT(Method):
     """What orients a direction (`repaired`): auto is the safe set where it tells, else skewness."""
     min_margin: float = Field(3.0, ge=0)
     """Least margin of a sign, in standard errors (`repaired`)."""
+    min_agreement: float = Field(0.3, ge=-1, le=1)
+    """Least rank correlation of the score with that of every other of `layers` (`repaired`); two
+    layers that only tell a share lam of the rows from the others, without a tie, reach
+    3 lam (1 - lam)."""
 
     @model_validator(mode="before")
     @classmethod
@@ -175,7 +165,8 @@ class SAFT(Method):
 
         Raises:
             NoTrainedTokensError: A set has no usable row.
-            ConfigError: Too few rows or directions, or no harmful side known.
+            ConfigError: Too few rows or directions, no harmful side known, or layers that do not
+                agree.
         """
         repaired = self.mode == "repaired"
         if self.sign == "safe_set" and inputs.safe_set is None:
@@ -188,30 +179,21 @@ class SAFT(Method):
         for part in filter(None, (pool, safe)):
             inputs.features.ensure(part.rows, names, inputs.progress("hidden states"))
         tried = [self._layer(inputs, depth, pool, safe) for depth in depths]
-        best = max(tried, key=lambda layer: layer.surest.sureness)
-        if repaired and not best.surest.sign:
-            found = "; ".join(f"layer {layer.depth} {layer.surest}" for layer in tried)
-            raise ConfigError(
-                f"saft finds no direction whose harmful side is known: {found}; min_margin is "
-                f"{self.min_margin:g}. Give a safe set that resembles the harmless rows "
-                "(--safe-set), more rows, or another reading or layers."
-            )
+        best, agreement = (
+            surest_layer(tried, self.min_margin, self.min_agreement) if repaired
+            else (tried[0], None)
+        )  # fmt: skip
         sigma = (best.variances[: len(best.found)] * len(pool.places)).sqrt()
         weights = sigma if self.weighting == "sigma" else None
         risks = {"squared": squared_scores(best.projections, weights)}
         if repaired:
-            signs = [one.sign if one is best.surest else 0 for one in best.found]
-            risks["signed"] = signed_scores(best.projections, torch.tensor(signs))
-        return self._scores(inputs, (pool, safe), tried, best, risks)
+            risks["signed"] = best.signed
+        return self._scores(inputs, (pool, safe), tried, best, risks, agreement)
 
     def _part(self, inputs: RankingInputs, which: str) -> Part:
         rows, examples = inputs.rendered(which), getattr(inputs, which)
-        places = sorted(np.flatnonzero(rows.usable).tolist(), key=rows.ids.__getitem__)
-        if not places:
-            raise NoTrainedTokensError(
-                f"none of the {len(rows)} rows of the {which} has a trained token "
-                f"({rows.counts()}). Raise render.max_prompt_tokens and render.max_response_tokens."
-            )
+        rows.check_usable(which)
+        places = rows.id_order.tolist()
         if len(places) < LEAST_ROWS:
             raise ConfigError(f"{which} has {len(places)} usable rows: give {LEAST_ROWS} or more.")
         return Part(rows, places, row_facts(examples, rows, places, self.source_key))
@@ -232,7 +214,9 @@ class SAFT(Method):
                         for name in self._features(depth)]  # fmt: skip
         return first - rest[0] if rest else first
 
-    def _layer(self, inputs: RankingInputs, depth: int, pool: Part, safe: Part | None) -> Layer:
+    def _layer(
+        self, inputs: RankingInputs, depth: int, pool: Part, safe: Part | None
+    ) -> LayerDirections:
         """Decompose one layer and orient its directions."""
         on_safe = self._fitted_on_safe(safe)
         reference = safe if safe is not None and on_safe else pool
@@ -258,11 +242,11 @@ class SAFT(Method):
         projections = [rows @ vectors[:, :k] for rows in (left, *rests)]
         pairs = zip(*(one.T for one in projections), strict=True)
         found = [orient(*p, rule=self.sign, min_margin=self.min_margin) for p in pairs]
-        return Layer(depth, projections[0], variances, removed, found, surest(found))
+        return LayerDirections(depth, projections[0], variances, removed, found)
 
     def _scores(
-        self, inputs: RankingInputs, parts: tuple[Part, Part | None], tried: list[Layer],
-        best: Layer, risks: Mapping[str, Tensor],
+        self, inputs: RankingInputs, parts: tuple[Part, Part | None], tried: list[LayerDirections],
+        best: LayerDirections, risks: Mapping[str, Tensor], agreement: float | None,
     ) -> Scores:  # fmt: skip
         """Put scores, projections and the audit together."""
         pool, safe = parts
@@ -292,6 +276,7 @@ class SAFT(Method):
                 "directions": [dataclasses.asdict(one) for one in best.found],
                 "direction": chosen,
                 "nuisances_fitted_on": ("finetuning_set", "safe_set")[self._fitted_on_safe(safe)],
+                "layer_agreement": agreement,
                 "variances": ahead.tolist(),
                 "variance_removed": best.removed,
                 "nuisances": audits,

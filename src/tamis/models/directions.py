@@ -205,6 +205,81 @@ def surest(found: Sequence[Orientation]) -> Orientation:
     return max(told or found[:1], key=lambda one: one.sureness)
 
 
+def signed_scores(projections: Tensor, signs: Tensor) -> Tensor:
+    """risk_i = sum_j sgn_j p_ij / sd_j of projections (n x k); a sign of 0 leaves j out."""
+    return (projections / projections.std(0, correction=0) * signs).sum(1)
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerDirections:
+    """What one layer tells.
+
+    Attributes:
+        depth: The layer.
+        projections: p (n x k).
+        variances: All of s_j^2 / n, falling.
+        removed: Share of the states' variance that the nuisances explain.
+        found: The sides of the k directions.
+    """
+
+    depth: int
+    projections: Tensor
+    variances: Tensor
+    removed: float
+    found: Sequence[Orientation]
+
+    @property
+    def surest(self) -> Orientation:
+        """The direction whose side is known best."""
+        return surest(self.found)
+
+    @property
+    def signed(self) -> Tensor:
+        """The signed risk (n) along that direction; all 0 where its side is not known."""
+        signs = [one.sign if one is self.surest else 0 for one in self.found]
+        return signed_scores(self.projections, torch.tensor(signs))
+
+
+def surest_layer(
+    tried: Sequence[LayerDirections], min_margin: float, min_agreement: float
+) -> tuple[LayerDirections, float | None]:
+    """Choose a layer without labels, or refuse.
+
+    Args:
+        tried: Layers of the same rows, at least one.
+        min_margin: What the sides were found with; for the message.
+        min_agreement: Least rank correlation of its risk with that of every other layer; a layer
+            without a side agrees with none: 0.
+
+    Returns:
+        The layer whose surest direction has the surest side, and the least of the correlations
+        (Spearman's rho, [-1, 1]; None with one layer).
+
+    Raises:
+        ConfigError: No layer knows a side, or the layers do not agree.
+    """
+    from scipy.stats import spearmanr
+
+    best = max(tried, key=lambda layer: layer.surest.sureness)
+    found = "; ".join(f"layer {layer.depth} {layer.surest}" for layer in tried)
+    if not best.surest.sign:
+        raise ConfigError(
+            f"saft finds no direction whose harmful side is known: {found}; min_margin is "
+            f"{min_margin:g}. Give a safe set that resembles the harmless rows (--safe-set), more "
+            "rows, or another reading or layers."
+        )
+    others = [layer.signed for layer in tried if layer is not best]
+    rhos = [float(spearmanr(best.signed, one).statistic) if one.any() else 0.0 for one in others]
+    if min(rhos, default=min_agreement) < min_agreement:
+        raise ConfigError(
+            f"saft finds no direction that its layers agree on: layer {best.depth} is the surest "
+            f"of {found}; its ranking correlates {min(rhos):.2f} with another layer's, and "
+            f"min_agreement is {min_agreement:g}. Harmful rows may be few, or the safe set unlike "
+            "the harmless rows. Give more rows or another safe set, or take contrast or auto."
+        )
+    return best, min(rhos, default=None)
+
+
 def orientation_notes(found: Orientation, number: int) -> list[str]:
     """Say what is doubtful about the side of direction `number` (from 1)."""
     if found.rule == "skewness":

@@ -15,9 +15,17 @@ from tamis.data.template import RenderConfig
 from tamis.errors import ConfigError
 from tamis.methods import build_method
 from tamis.methods.base import RankingInputs
-from tamis.methods.saft import SAFT, centre, signed_scores, squared_scores
+from tamis.methods.saft import SAFT, centre, squared_scores
 from tamis.methods.scores import Scores
-from tamis.models.directions import orient, right_singular_vectors, whitening
+from tamis.models.directions import (
+    LayerDirections,
+    Orientation,
+    orient,
+    right_singular_vectors,
+    signed_scores,
+    surest_layer,
+    whitening,
+)
 from tamis.models.load import LanguageModel
 from tamis.rng import numpy_generator, torch_generator
 
@@ -230,7 +238,7 @@ def test_harm_that_goes_with_length_is_not_taken_out(tiny_lm: LanguageModel) -> 
     found = {}
     for n_safe, fitted_on in ((48, "safe_set"), (39, "finetuning_set")):
         inputs = RankingInputs(rows, toy.examples(safe[:n_safe]), model=tiny_lm)
-        scores = SAFT(min_margin=0).rank(inputs)
+        scores = SAFT(min_margin=0, min_agreement=-1).rank(inputs)
         assert scores.details["nuisances_fitted_on"] == fitted_on
         found[fitted_on] = toy.auroc(-scores.values, harmful)
     assert found["safe_set"] > 0.95 > 0.7 > found["finetuning_set"]
@@ -253,7 +261,7 @@ def test_without_a_safe_set_the_minority_is_harmful(tiny_lm: LanguageModel) -> N
         [(f"Tell me about the {toy.TOPICS[i % 8]}", "venom ember" if bad else "water share")
          for i, bad in enumerate(rare)]
     )  # fmt: skip
-    scores = SAFT(nuisances=()).rank(RankingInputs(rows, model=tiny_lm))
+    scores = SAFT(nuisances=(), min_agreement=0).rank(RankingInputs(rows, model=tiny_lm))
     assert scores.details["directions"][0]["rule"] == "skewness"
     assert toy.auroc(-scores.values, rare) == 1
 
@@ -263,6 +271,66 @@ def test_equal_groups_without_a_safe_set_are_refused(tiny_lm: LanguageModel) -> 
     rows = toy.contaminated_set(64, n_harmful=32)
     with pytest.raises(ConfigError, match=r"harmful side is known: layer 1 skewness .*safe set"):
         SAFT().rank(inputs_of(rows, tiny_lm, safe=False))
+
+
+def layer(depth: int, projection: Tensor, margin: float) -> LayerDirections:
+    """A layer of one direction whose side a safe set tells, with a given margin."""
+    side = Orientation(1 if margin >= 3 else 0, "safe_set", margin, 0.0, 0.1, margin)
+    return LayerDirections(depth, projection[:, None], torch.ones(2), 0.0, [side])
+
+
+def test_agreement_is_the_least_rank_correlation() -> None:
+    """Of (1, 2, 3, 4) with (1, 2, 4, 3): 1 - 6 * 2 / (4 * 15) = .8; with (2, 1, 4, 3): .6."""
+    first, second, third = (
+        torch.tensor(values, dtype=torch.float64)
+        for values in ([1, 2, 3, 4], [1, 2, 4, 3], [2, 1, 4, 3])
+    )
+    tried = [layer(1, second, 4.0), layer(2, first, 5.0), layer(3, third, 3.0)]
+    best, agreement = surest_layer(tried, 3.0, 0.6)
+    assert best.depth == 2
+    assert agreement == pytest.approx(0.6)
+    with pytest.raises(
+        ConfigError, match=r"layers agree on: layer 2 .* 0\.60 .*min_agreement is 0\.7"
+    ):
+        surest_layer(tried, 3.0, 0.7)
+
+
+def test_a_layer_without_a_side_agrees_with_none() -> None:
+    """Its risk is 0 for every row: no ranking to agree with, and no NaN."""
+    values = torch.arange(4, dtype=torch.float64)
+    tried = [layer(1, values, 5.0), layer(2, values, 2.0)]
+    assert surest_layer(tried, 3.0, -1)[1] == 0
+    with pytest.raises(ConfigError, match=r"correlates 0\.00"):
+        surest_layer(tried, 3.0, 0.3)
+
+
+def test_one_layer_has_nothing_to_agree_with() -> None:
+    """It is taken by its margin alone."""
+    assert surest_layer([layer(1, torch.arange(4.0), 5.0)], 3.0, 1.0)[1] is None
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.2, 0.5])
+def test_layers_that_share_the_harmful_rows_only(share: float) -> None:
+    """Groups far apart, noise within: Spearman's rho is 3 lam (1 - lam), as the setting says."""
+    generator = torch_generator(0, "agreement", str(share))
+    harmful = torch.arange(20_000) < share * 20_000
+    one, other = (
+        torch.randn(20_000, dtype=torch.float64, generator=generator) + 20.0 * harmful
+        for _ in range(2)
+    )
+    found = surest_layer([layer(1, one, 5.0), layer(2, other, 4.0)], 3.0, 0)[1]
+    assert found == pytest.approx(3 * share * (1 - share), abs=0.03)
+
+
+def test_layers_that_disagree_are_refused(tiny_lm: LanguageModel) -> None:
+    """Two answers to eight prompts: each layer tells them apart, and orders the rest its way."""
+    rare = np.arange(60) % 6 == 0
+    rows = toy.examples(
+        [(f"Tell me about the {toy.TOPICS[i % 8]}", "venom ember" if bad else "water share")
+         for i, bad in enumerate(rare)]
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match=r"no direction that its layers agree on"):
+        SAFT(nuisances=(), min_agreement=0.9).rank(RankingInputs(rows, model=tiny_lm))
 
 
 def test_a_sign_from_the_safe_set_needs_one(tiny_lm: LanguageModel) -> None:
