@@ -13,7 +13,7 @@ theta_safe is the base tuned on the safe set. theta_other, all tuned for as many
 Models that no row of the fine-tuning set took part in give a row the same loss in any mixture: with
 a shared cache they are trained once for all of them.
 
-Two safe-tuned models, one from each half of the safe set, are averaged and their agreement reported.
+Two safe-tuned models, one from each half of the safe set, are averaged; their agreement is told.
 
 Source: improvements I2 to I6 on Shen et al. 2024, arXiv:2410.07471, whose Algorithm 1 moves its
 weights by such a difference; the base form is RHO-loss (Mindermann et al. 2022, arXiv:2206.07137)
