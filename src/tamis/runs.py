@@ -46,9 +46,14 @@ def locked(folder: Path) -> Iterator[None]:
     """Keep other tamis processes out of a folder, which is made.
 
     Raises:
-        ConfigError: One is at work there.
+        ConfigError: One is at work there, or it is a file.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ConfigError(
+            f"{folder} is a file or lies below one, and results go into a folder. Give {ELSEWHERE}."
+        ) from error
     lock = filelock.FileLock(folder / LOCK)
     try:
         lock.acquire(blocking=False)

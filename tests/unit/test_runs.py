@@ -110,6 +110,18 @@ def test_two_processes_cannot_share_a_folder(tmp_path: Path) -> None:
         pass
 
 
+def test_results_do_not_go_into_a_file(tmp_path: Path) -> None:
+    """Neither into one nor below one, and what the file holds stays."""
+    (tmp_path / "notes").write_text("mine")
+    for folder in (tmp_path / "notes", tmp_path / "notes" / "below"):
+        with (
+            pytest.raises(ConfigError, match=r"notes.* is a file or lies below one"),
+            stage(folder),
+        ):
+            pass
+    assert (tmp_path / "notes").read_text() == "mine"
+
+
 @pytest.mark.parametrize("text", ["{", "[1]", "\udcff"])
 def test_a_damaged_manifest_is_told(tmp_path: Path, text: str) -> None:
     """Torn, of another kind, not UTF-8: the file and what to do, never a reader's traceback."""

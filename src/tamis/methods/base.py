@@ -251,9 +251,13 @@ def rank(
         One score per row, higher = keep, in the order of the rows.
 
     Raises:
-        ConfigError: A required input is missing.
+        ConfigError: A required input is missing, or not yet loaded or built.
         MismatchError: The method did not score exactly these rows.
     """
+    if isinstance(method, str):
+        raise ConfigError(f"method is a name: give build_method({method!r}) of tamis.methods.")
+    if not isinstance(finetuning_set, Examples):
+        raise ConfigError("finetuning_set is not loaded: give load_examples(...) of it.")
     inputs = RankingInputs(
         finetuning_set, safe_set, harmful_set, trusted_set, trusted_harmful, model,
         render or RenderConfig(), seed, work, cache, cache_gib, report,

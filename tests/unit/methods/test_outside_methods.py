@@ -118,3 +118,13 @@ def test_faults_of_settings_are_told_without_the_checkers_words(rule: str, told:
     found = str(settings_error("settings", refused.value))
     assert found.startswith(told)
     assert "literal[" not in found
+
+
+def test_names_and_plain_records_are_told_what_to_become() -> None:
+    """`rank` takes what `build_method` and `load_examples` return."""
+    rows: Any = [{"prompt": "Bread?", "response": "Flour and water."}]
+    name: Any = "trivial"
+    with pytest.raises(ConfigError, match=r"build_method\('trivial'\) of tamis.methods"):
+        rank(toy.examples(ROWS), name)
+    with pytest.raises(ConfigError, match=r"not loaded: give load_examples"):
+        rank(rows, Mine(scores()))
