@@ -137,8 +137,8 @@ def _rows_table(rows: str, entries: Sequence[Mapping[str, Any]], width: int) -> 
              for entry in entries]  # fmt: skip
     room = width - max(map(len, names)) - (len(_SHOWN) + 1) * _COLUMN - 16  # seconds and borders
     shown = {**_SHOWN, **dict(list(_WIDER.items())[: max(0, room // _COLUMN)])}
-    score = max((entry["readouts"]["score"] for entry in entries), key=lambda found: found["n"])
-    title = f"{visible(rows)}: {score['n']:,} rows, {score['n_harmful']:,} harmful"
+    most = max((entry["readouts"]["score"] for entry in entries), key=lambda found: found["n"])
+    title = f"{visible(rows)}: {most['n']:,} rows, {most['n_harmful']:,} harmful"
     table = Table(title=Text(title), title_justify="left")
     table.add_column("Method", no_wrap=True)
     for heading in (*shown.values(), "AUROC, hard negatives", "Seconds"):
@@ -151,6 +151,8 @@ def _rows_table(rows: str, entries: Sequence[Mapping[str, Any]], width: int) -> 
                 hard = score["slices"].get("hard_negative")
                 cells = [_interval(score[measure]) for measure in shown]
                 cells.append(_interval(hard["auroc"]) if hard else "-")
+                if score["n"] < most["n"]:  # some rows unscored, or taken to learn from
+                    name += f"\nof {score['n']:,} rows"
                 table.add_row(Text(name), *cells, _seconds(entry))
     return table
 

@@ -50,6 +50,8 @@ def test_methods_with_labels_are_marked_and_stand_below() -> None:
     text = shown(comparison_tables(FOUND), 80)
     assert text.index("loss") < text.index("probe (labels)")
     assert "all: 40 rows, 9 harmful" in text
+    assert text.count("of 30 rows") == 1
+    assert "of 40 rows" not in text
     assert "learned from labels of some of these rows" in text
     assert "a cue does as well" in text
 
