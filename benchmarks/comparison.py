@@ -111,7 +111,8 @@ def figures(out: Path) -> dict[str, Any]:
         lines.append({**{name: entry[name] for name in KEPT}, "readouts": readouts})
     settings = {entry["method"]: entry["config"] for entry in found["entries"]}
     return {"environment": environment(), "settings": settings, "entries": lines,
-            "cues": found["cues"], "agreement": found["agreement"]["all"]}  # fmt: skip
+            "refused": found["refused"], "cues": found["cues"],
+            "agreement": found["agreement"]["all"]}  # fmt: skip
 
 
 def _short(values: dict[str, Any]) -> dict[str, Any]:
@@ -130,8 +131,11 @@ def main(words: Sequence[str] | None = None) -> None:
     chosen = arguments.only or list(METHODS)
     settings = configuration(test_data(), out, chosen)
     config.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-    subprocess.run([sys.executable, "-m", "tamis", "compare", str(config), "--no-plan"],
-                   check=True)  # fmt: skip
+    (out / "comparison.json").unlink(missing_ok=True)
+    done = subprocess.run([sys.executable, "-m", "tamis", "compare", str(config), "--no-plan"],
+                          check=False)  # fmt: skip
+    if not (out / "comparison.json").exists():  # refused rankings fail the command, and are figures
+        sys.exit(done.returncode)
     if arguments.only:
         print("no result is written with --only: run without it for the figures of all groups")
     else:
