@@ -137,6 +137,12 @@ def _warnings(found: ExperimentRecord) -> Iterator[str]:
             f"prompt, or nearly so: {counts}. An arm that trains on them may repeat what it has "
             "read."
         )
+    if found.trainings and len({training.seed for training in found.trainings}) == 1:
+        yield (
+            f"{found.folder.name}: every arm was fine-tuned with one seed. Intervals and p are of "
+            "these very models: how far another seed of the same arm would lie from them is not "
+            "known, and it can be farther than arms lie apart. Give three seeds or more."
+        )
     for group in found.groups:
         if found.primary not in group.measures:
             yield (

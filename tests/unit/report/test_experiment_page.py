@@ -130,6 +130,15 @@ def test_the_primary_measure_comes_first_and_is_marked(tmp_path: Path) -> None:
     assert found.facts[0].startswith("Primary measure, fixed beforehand: Margin of the safe")
 
 
+def test_one_seed_is_warned_of(tmp_path: Path) -> None:
+    """With two there is a spread; without any fine-tuning there are no seeds."""
+    once = results()["trainings"][:1]
+    assert "fine-tuned with one seed" in " ".join(view(tmp_path, results(trainings=once)).warnings)
+    for trainings in (results()["trainings"], []):
+        found = view(tmp_path, results(trainings=trainings)).warnings
+        assert "fine-tuned with one seed" not in " ".join(found)
+
+
 def test_prompts_that_are_no_task_are_counted(tmp_path: Path) -> None:
     """Beside a task accuracy; without one nobody asks."""
     some = results(n_without_check=7)
