@@ -208,6 +208,7 @@ def test_a_safe_set_can_be_built_and_read(data: Path, tmp_path: Path) -> None:
     kinds = [row["kind"] for row in rows]
     assert (kinds.count("ordinary"), kinds.count("demonstration")) == (10, 10)
     assert "20 rows, 10 of them demonstrations" in result.stdout
+    assert all(row["id"].startswith(f"{row['kind']}/") for row in rows)
     again = tamis("safe-set", "--from", data, "--out", data)
     assert (again.returncode, "exists already" in again.stderr) == (2, True)
     ranked = tamis("rank", "uniform", "--data", tmp_path / "safe.jsonl", "--out", tmp_path / "r")

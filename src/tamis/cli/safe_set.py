@@ -40,12 +40,13 @@ def write_safe_set(
     prompts += [prompt for path in exclude for prompt in read_prompts(path)]
     found = build_safe_set(ordinary, shown, Excluded(prompt.prompt for prompt in prompts),
                            share=share, count=count, seed=seed)  # fmt: skip
+    kind = {False: "ordinary", True: "demonstration"}  # in the id too: both files may count from 1
     with atomic_path(out) as temporary, temporary.open("w", encoding="utf-8") as stream:
         for row, is_demonstration in zip(found.rows, found.demonstration, strict=True):
             stream.write(json_line({
-                "id": row.source_id or row.id,
+                "id": f"{kind[is_demonstration]}/{row.source_id or row.id}",
                 "messages": [asdict(message) for message in row.messages],
-                "kind": "demonstration" if is_demonstration else "ordinary",
+                "kind": kind[is_demonstration],
             }))  # fmt: skip
     n = sum(found.demonstration)
     lines = [f"{len(found.rows):,} rows, {n:,} of them demonstrations -> {out}"]

@@ -16,10 +16,13 @@ opening is used as often as any other.
 from __future__ import annotations
 
 import importlib.resources
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
 
 from tamis.data.checks import BadRecordError
 from tamis.data.example import Examples, Message, ParsedRow
@@ -119,6 +122,22 @@ def load_anchors(folder: str | Path) -> Anchors:
         answered=_rows(line.answered(line.text("answer"), "answer") for line in ordinary),
         openings=tuple(opening.text("text") for opening in openings),
     )
+
+
+def request_folds(anchors: Anchors, n_folds: int) -> dict[str, np.ndarray]:
+    """Put all anchors of one request into one fold, in whatever set they are.
+
+    Returns:
+        By set, the fold of each of its rows (int64, 0 to n_folds - 1).
+    """
+    found: dict[str, np.ndarray] = {}
+    for names in (("complied", "refused"), ("borderline",), ("opened", "answered")):
+        asked = {name: [tuple((turn.role, turn.content) for turn in row.messages[:-1])
+                        for row in getattr(anchors, name)] for name in names}  # fmt: skip
+        place = {one: i for i, one in enumerate(sorted(set(itertools.chain(*asked.values()))))}
+        found |= {name: np.array([place[one] % n_folds for one in requests], dtype=np.int64)
+                  for name, requests in asked.items()}  # fmt: skip
+    return found
 
 
 def turned(rows: Examples, places: Sequence[int], openings: Sequence[str]) -> Examples:

@@ -64,6 +64,11 @@ def several_sources(facts: Facts) -> bool:
     return 1 < len(np.unique(facts[SOURCE])) <= len(facts[SOURCE]) / ROWS_PER_SOURCE
 
 
+def varying(names: Sequence[str], pool: Facts) -> list[str]:
+    """Those of the facts that tell rows of the pool apart: the others have no column."""
+    return [name for name in names if len(np.unique(pool[name])) > 1]
+
+
 def nuisance_columns(
     facts: Facts, pool: Facts, names: Sequence[str]
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -86,14 +91,13 @@ def nuisance_columns(
             f"source cannot be taken out: {n_rows} rows have {n_sources} sources, which must be "
             f"2 to {n_rows // ROWS_PER_SOURCE}. Set source_key, or leave source out of nuisances."
         )
-    pairs = [(facts[name], pool[name]) for name in names if name != SOURCE]
+    pairs = [(facts[name], pool[name]) for name in varying(names, pool) if name != SOURCE]
     if SOURCE in names:
         known = np.isin(facts[SOURCE], pool[SOURCE])
         for level in np.unique(pool[SOURCE])[1:]:
             inside = (pool[SOURCE] == level).astype(np.float64)
             pairs.append((np.where(known, facts[SOURCE] == level, inside.mean()), inside))
-    columns = [(own - reference.mean()) / reference.std()
-               for own, reference in pairs if np.ptp(reference) > 0]  # fmt: skip
+    columns = [(own - reference.mean()) / reference.std() for own, reference in pairs]
     return np.stack(columns, 1) if columns else np.zeros((len(facts[SOURCE]), 0))
 
 

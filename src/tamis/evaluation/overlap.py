@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from tamis.data.example import Example
 from tamis.evaluation.prompts import Prompt, PromptKind
-from tamis.evaluation.safe_set import Excluded, request_of, words
+from tamis.evaluation.safe_set import Excluded, words
 
 
 def repeated_prompts(prompts: Sequence[Prompt]) -> list[str]:
@@ -28,14 +28,13 @@ def repeated_prompts(prompts: Sequence[Prompt]) -> list[str]:
 def rows_with_prompts(
     rows: Iterable[Example], sets: Mapping[PromptKind, Sequence[Prompt]]
 ) -> dict[str, int]:
-    """Count the rows whose request is an evaluation prompt, or nearly so, by set.
+    """Count the rows that ask an evaluation prompt, or nearly so, in any turn, by set.
 
     Nearly: eight words in a row are shared (see `tamis.evaluation.safe_set.Excluded`).
     """
     excluded = {kind: Excluded(p.prompt for p in prompts) for kind, prompts in sets.items()}
     counts: dict[str, int] = dict.fromkeys(excluded, 0)
     for row in rows:
-        request = request_of(row)
         for kind, those in excluded.items():
-            counts[kind] += request in those
+            counts[kind] += those.asked_in(row)
     return counts

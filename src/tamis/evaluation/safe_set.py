@@ -44,11 +44,6 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(re.findall(r"\w+", text.casefold()))
 
 
-def request_of(example: Example) -> str:
-    """Return the last user turn."""
-    return next((m.content for m in reversed(example.messages) if m.role == "user"), "")
-
-
 class Excluded:
     """Requests that must not be trained on: equal up to case and punctuation, or nearly so.
 
@@ -67,6 +62,10 @@ class Excluded:
     def __contains__(self, prompt: str) -> bool:
         found = words(prompt)
         return found in self._whole or not self._runs.isdisjoint(_runs(found))
+
+    def asked_in(self, example: Example) -> bool:
+        """Whether a user's turn of a row, whichever, is such a request."""
+        return any(turn.content in self for turn in example.messages if turn.role == "user")
 
 
 def build_safe_set(
@@ -89,7 +88,7 @@ def build_safe_set(
     kinds = {"ordinary": ordinary, "demonstrations": demonstrations}
     fresh = {
         name: [row for row in sorted(found, key=lambda row: row.id)
-               if request_of(row) not in excluded] for name, found in kinds.items()
+               if not excluded.asked_in(row)] for name, found in kinds.items()
     }  # fmt: skip
     n_fresh = {name: len(found) for name, found in fresh.items()}
     limits = [n_fresh["ordinary"] / (1 - share)]

@@ -32,7 +32,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from tamis.data.anchors import Anchors, load_anchors, shipped_anchors, turned
+from tamis.data.anchors import Anchors, load_anchors, request_folds, shipped_anchors, turned
 from tamis.data.example import Examples
 from tamis.data.folds import content_folds
 from tamis.errors import ConfigError
@@ -162,12 +162,12 @@ class Contrast(Method):
                                          np.zeros(n, bool))  # fmt: skip
         if self.anchors != "none":
             anchors = self._anchors()
-            for name in ("complied", "refused", "borderline", "opened", "answered"):
+            for name, fold in request_folds(anchors, FOLDS).items():
                 which: Examples = getattr(anchors, name)
                 states, usable = inputs.states(which, names), inputs.rendered(which).id_order
                 n = len(states)
-                fold = _request_folds([which[int(i)].messages[0].content for i in usable])
-                found[name] = Sides(states, np.full(n, name == "complied"), fold, np.zeros(n, bool))
+                found[name] = Sides(states, np.full(n, name == "complied"), fold[usable],
+                                    np.zeros(n, bool))  # fmt: skip
         return found
 
     def _turned(
@@ -287,9 +287,3 @@ def _folds(inputs: RankingInputs) -> dict[str, np.ndarray]:
                          numpy_generator(inputs.seed, "contrast"))  # fmt: skip
     return dict(zip(ids, np.split(fold, np.cumsum([len(ids[name]) for name in names[:-1]])),
                     strict=True))  # fmt: skip
-
-
-def _request_folds(requests: Sequence[str]) -> np.ndarray:
-    """Put all anchors of one request into one fold."""
-    place = {request: i for i, request in enumerate(sorted(set(requests)))}
-    return np.array([place[request] % FOLDS for request in requests], dtype=np.int64)

@@ -46,6 +46,7 @@ from tamis.data.nuisances import (
     nuisance_audit,
     nuisance_columns,
     row_facts,
+    varying,
 )
 from tamis.data.rendered import RenderedRows
 from tamis.errors import ConfigError
@@ -156,6 +157,10 @@ class SAFT(Method):
                 "mode=published takes one of layers, and neither nuisances, whiten nor sign: they "
                 "belong to mode=repaired"
             )
+        unused = [name for name in ("min_margin", "min_agreement")
+                  if getattr(self, name) != type(self).model_fields[name].default]  # fmt: skip
+        if self.mode == "published" and unused:
+            raise ValueError(f"{unused[0]} belongs to mode=repaired: a squared score has no side")
         if self.mode == "repaired" and self.weighting != "none":
             raise ValueError("weighting belongs to mode=published")
         return self
@@ -172,7 +177,8 @@ class SAFT(Method):
         if self.sign == "safe_set" and inputs.safe_set is None:
             raise ConfigError("sign=safe_set needs a safe set: give --safe-set or sign=skewness.")
         pool = self._part(inputs, "finetuning_set")
-        safe = self._part(inputs, "safe_set") if repaired and inputs.safe_set else None
+        guided = repaired and inputs.safe_set is not None
+        safe = self._part(inputs, "safe_set") if guided else None
         n_layers = layer_count(inputs.features.lm.model)
         depths = sorted({max(1, round(share * n_layers)) for share in self.layers})
         names = [name for depth in depths for name in self._features(depth)]
@@ -262,6 +268,12 @@ class SAFT(Method):
         chosen = best.found.index(best.surest) + 1 if main == "signed" else None
         notes = orientation_notes(best.surest, chosen) if chosen else [PUBLISHED_NOTE]
         notes += gap_notes(ahead, len(pool.places), chosen)
+        fitted_on = "safe_set" if self._fitted_on_safe(safe) else "finetuning_set"
+        fitted = safe if safe is not None and fitted_on == "safe_set" else pool
+        taken = varying(self.nuisances, fitted.facts)
+        notes += [f"{name} is the same in all rows of the {fitted_on}: what it does to the states "
+                  "is not known from them, and was not taken out."
+                  for name in self.nuisances if name not in taken]  # fmt: skip
         return Scores(
             method="saft",
             ids=inputs.finetuning_set.ids,
@@ -275,7 +287,8 @@ class SAFT(Method):
                 "layers": {str(layer.depth): dataclasses.asdict(layer.surest) for layer in tried},
                 "directions": [dataclasses.asdict(one) for one in best.found],
                 "direction": chosen,
-                "nuisances_fitted_on": ("finetuning_set", "safe_set")[self._fitted_on_safe(safe)],
+                "nuisances_fitted_on": fitted_on,
+                "nuisances_taken_out": taken,
                 "layer_agreement": agreement,
                 "variances": ahead.tolist(),
                 "variance_removed": best.removed,

@@ -13,7 +13,15 @@ from typing import Any
 
 import pytest
 
-from tamis.data.anchors import FILES, Anchors, load_anchors, shipped_anchors, turned, two_of
+from tamis.data.anchors import (
+    FILES,
+    Anchors,
+    load_anchors,
+    request_folds,
+    shipped_anchors,
+    turned,
+    two_of,
+)
 from tamis.data.example import Example, Examples
 from tamis.errors import DataError, DuplicateIdError
 from tamis.evaluation.prompts import PROMPT_KINDS, shipped_openings, shipped_prompts
@@ -53,6 +61,12 @@ def said(turns: str | list[dict[str, str]]) -> str:
     if isinstance(turns, str):
         return turns
     return " ".join(turn["content"] for turn in turns if turn["role"] == "user")
+
+
+def turns(line: dict[str, Any]) -> list[dict[str, str]]:
+    """A request as turns."""
+    prompt = line["prompt"]
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
 
 
 def request_of(row: Example) -> tuple[str, ...]:
@@ -223,6 +237,23 @@ def test_a_repeated_id_is_refused(tmp_path: Path) -> None:
     """Source ids are made of them."""
     with pytest.raises(DuplicateIdError, match="'u1' twice"):
         load_anchors(written(tmp_path, borderline=[{"id": "u1", "prompt": "sounds bad"}]))
+
+
+@pytest.mark.parametrize("system", [False, True])
+def test_all_anchors_of_a_request_are_in_one_fold(tmp_path: Path, system: bool) -> None:
+    """In all sets that answer it, also where a system turn begins each; no fold is empty."""
+    anchors = shipped()
+    if system:
+        first = {"role": "system", "content": "Be brief."}
+        changes = {name: [{**line, "prompt": [first, *turns(line)]} for line in lines(name)]
+                   for name in ("unsafe", "borderline", "ordinary")}  # fmt: skip
+        anchors = load_anchors(written(tmp_path, **changes))
+    found = request_folds(anchors, 5)
+    for names in (("complied", "refused"), ("borderline",), ("opened", "answered")):
+        pairs = {(request_of(row), int(fold)) for name in names for row, fold in
+                 zip(getattr(anchors, name), found[name], strict=True)}  # fmt: skip
+        assert len(pairs) == len({request for request, _ in pairs})
+        assert {fold for _, fold in pairs} == set(range(5))
 
 
 def test_turned_rows_keep_the_request_and_open_twice() -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import pytest
 
 import toy
-from tamis.data.example import Examples
+from tamis.data.example import Example, Examples
 from tamis.data.load import load_examples
 from tamis.errors import ConfigError
 from tamis.evaluation.safe_set import (
     Excluded,
     build_safe_set,
-    request_of,
     safe_set_notes,
     sharing_notes,
 )
@@ -19,6 +18,11 @@ from tamis.evaluation.safe_set import (
 ORDINARY = toy.examples([(f"Tell me about stone {i}", f"A stone is hard {i}.") for i in range(30)])
 SHOWN = toy.examples([(f"Do the bad thing {i}", "I'm sorry, I can't help.") for i in range(10)])
 NOBODY = Excluded([])
+
+
+def asked(row: Example) -> str:
+    """The last request of a row."""
+    return row.messages[-2].content
 
 
 @pytest.mark.parametrize(
@@ -30,7 +34,7 @@ def test_the_share_is_kept(share: float, count: int | None, expected: tuple[int,
     found = build_safe_set(ORDINARY, SHOWN, NOBODY, share=share, count=count, seed=0)
     shown = sum(found.demonstration)
     assert (len(found.rows) - shown, shown) == expected
-    kinds = [request_of(row).startswith("Do") for row in found.rows]
+    kinds = [asked(row).startswith("Do") for row in found.rows]
     assert kinds == found.demonstration
 
 
@@ -70,7 +74,17 @@ def test_excluded_rows_are_counted() -> None:
         share=0.25, count=None, seed=0,
     )  # fmt: skip
     assert found.n_excluded == {"ordinary": 1, "demonstrations": 1}
-    assert not {"Tell me about stone 3", "Do the bad thing 1"} & {request_of(r) for r in found.rows}
+    assert not {"Tell me about stone 3", "Do the bad thing 1"} & {asked(r) for r in found.rows}
+
+
+def test_a_request_of_an_earlier_turn_is_excluded() -> None:
+    """It would be trained on as much as the last one."""
+    turns = [("user", "How do I boil an egg?"), ("assistant", "No."), ("user", "Why?"),
+             ("assistant", "Because.")]  # fmt: skip
+    messages = [{"role": role, "content": content} for role, content in turns]
+    talk = load_examples([{"messages": messages}])
+    assert Excluded(["how do i boil an egg"]).asked_in(talk[0])
+    assert not Excluded(["because", "no"]).asked_in(talk[0])  # what the assistant says
 
 
 def test_too_few_rows_are_refused() -> None:

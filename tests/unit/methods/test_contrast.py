@@ -14,7 +14,7 @@ from tamis.data.example import Examples, ParsedRow
 from tamis.data.template import RenderConfig, render
 from tamis.errors import ConfigError
 from tamis.methods.base import RankingInputs, rank
-from tamis.methods.contrast import Contrast, _folds, _request_folds
+from tamis.methods.contrast import Contrast, _folds
 from tamis.models.load import LanguageModel
 from tamis.models.planes import fit_plane
 from tamis.models.sided_planes import FOLDS, Sides, believed, held_out_risks
@@ -148,17 +148,6 @@ def test_states_that_do_not_separate_the_anchors_are_refused(tiny_lm: LanguageMo
     """A random model does not know an unsafe request from a safe one."""
     with pytest.raises(ConfigError, match=r"do not tell complied rows from \w+ rows"):
         ranked(tiny_lm, anchors="shipped")
-
-
-def test_all_anchors_of_a_request_are_in_one_fold() -> None:
-    """Else a plane would be tested on requests it has seen answered otherwise."""
-    rows = shipped_anchors().complied
-    requests = [row.messages[0].content for row in rows]
-    folds = _request_folds(requests)
-    assert len({(r, f) for r, f in zip(requests, folds.tolist(), strict=True)}) == len(
-        set(requests)
-    )
-    assert sorted(set(folds.tolist())) == list(range(FOLDS))
 
 
 def test_a_row_cannot_be_believed_to_be_both() -> None:

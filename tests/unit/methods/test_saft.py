@@ -12,7 +12,7 @@ from torch import Tensor
 
 import toy
 from tamis.data.template import RenderConfig
-from tamis.errors import ConfigError
+from tamis.errors import ConfigError, NoTrainedTokensError
 from tamis.methods import build_method
 from tamis.methods.base import RankingInputs
 from tamis.methods.saft import SAFT, centre, squared_scores
@@ -334,9 +334,19 @@ def test_layers_that_disagree_are_refused(tiny_lm: LanguageModel) -> None:
 
 
 def test_a_sign_from_the_safe_set_needs_one(tiny_lm: LanguageModel) -> None:
-    """It is not replaced by skewness in silence."""
+    """It is not replaced by skewness in silence, and neither is that of an empty set."""
+    rows = toy.contaminated_set(12)
     with pytest.raises(ConfigError, match="sign=safe_set needs a safe set"):
-        SAFT(sign="safe_set").rank(inputs_of(toy.contaminated_set(12), tiny_lm, safe=False))
+        SAFT(sign="safe_set").rank(inputs_of(rows, tiny_lm, safe=False))
+    empty = RankingInputs(rows.finetuning_set, rows.safe_set.restrict([]), model=tiny_lm)
+    with pytest.raises(NoTrainedTokensError, match="none of the 0 rows of the safe_set"):
+        SAFT(sign="safe_set").rank(empty)
+
+
+def test_what_was_not_taken_out_is_told(repaired: Scores) -> None:
+    """All toy rows have one turn: that nuisance has no column, and a note says so."""
+    assert repaired.details["nuisances_taken_out"] == ["prompt_length", "response_length"]
+    assert [note for note in repaired.details["notes"] if note.startswith("turns is the same")]
 
 
 def test_equal_states_are_refused(tiny_lm: LanguageModel) -> None:
@@ -375,6 +385,7 @@ def test_a_mode_brings_its_presets_values() -> None:
         ({"mode": "published", "nuisances": ["turns"]}, "neither nuisances, whiten nor sign"),
         ({"mode": "published", "whiten": True}, "neither nuisances, whiten nor sign"),
         ({"mode": "published", "layers": [0.25, 0.5]}, "takes one of layers"),
+        ({"mode": "published", "min_agreement": 0.5}, "min_agreement belongs to mode=repaired"),
         ({"weighting": "sigma"}, "weighting belongs to mode=published"),
         ({"layers": []}, "at least 1 item"),
         ({"layers": [0.0]}, "greater than 0"),
