@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ from tamis.methods.excess import Excess
 from tamis.methods.seal import SEAL
 from tamis.models.lora import LoraSettings
 from tamis.rng import numpy_generator
+from tamis.selection.select import select
+from tamis.training.config import FinetuneConfig
+from tamis.training.sft import finetune
 
 N, N_HARMFUL, N_SAFE = 300, 60, 120
 RENDER = RenderConfig(max_prompt_tokens=96, max_response_tokens=48)
@@ -83,3 +87,23 @@ def test_any_of_them_finds_another_domain() -> None:
     """Rows of another kind, beside easy benign ones, are found by all alike."""
     found = measured("violin", hard_share=0.0)
     assert min(found.values()) > 0.95
+
+
+@pytest.mark.slow
+def test_arms_are_tuned_for_equal_steps(tmp_path: Path) -> None:
+    """All rows, and the best four fifths by a ranking: both report the steps asked for."""
+    rows, safe, harmful = mixture("garden", hard_share=0.5)
+    bad = {row for row, is_bad in zip(rows.ids, harmful, strict=True) if is_bad}
+    scores = rank(rows, Excess(against="crossfit", steps=20, batch_size=16, **TRAINING),
+                  safe_set=safe, model=toy.tiny_lm(), render=RENDER)  # fmt: skip
+    kept = select(scores, ratio=0.8).kept_ids
+    assert len(kept) == 240
+    assert len(bad.intersection(kept)) <= 6
+    recipe = FinetuneConfig(max_steps=12, batch_size=16, learning_rate=1e-2,
+                            lora=LoraSettings(targets="all"))  # fmt: skip
+    steps = [
+        finetune(toy.tiny_lm(), rows.restrict(ids), recipe, RENDER,
+                 out=tmp_path / name / "adapter", work=tmp_path / name / "work", seed=0).steps
+        for name, ids in (("everything", rows.ids), ("selected", kept))
+    ]  # fmt: skip
+    assert steps == [12, 12]
