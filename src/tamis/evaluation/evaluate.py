@@ -87,8 +87,8 @@ class EvaluateConfig(BaseModel):
     allow_ranking_guard: bool = False
     """Let a guard judge that ranked the rows: it agrees with itself."""
     max_unscored_share: float = Field(0.1, ge=0, le=1)
-    """Share of answers that a judge may leave unscored; above it the evaluation fails instead of
-    reporting on the rest."""
+    """Share of a prompt set's answers that a judge may leave unscored; above it in any set the
+    evaluation fails instead of reporting on the rest."""
 
     @field_validator("judges")
     @classmethod
@@ -135,7 +135,7 @@ def evaluate(
         MismatchError: `work` holds partial results of another request.
         ConfigError: The tokenizer has no chat template and none was given, or more openings are
             asked for than are shipped.
-        JudgeError: A judge left more than `max_unscored_share` of the answers unscored.
+        JudgeError: A judge left more than `max_unscored_share` of a set's answers unscored.
     """
     config = config or EvaluateConfig()
     render_config = render_config or RenderConfig()

@@ -31,6 +31,7 @@ MEASURES: Mapping[str, Better] = {
     "attack_success_rate": "lower",
     "harmfulness_score": "lower",
     "over_refusal_rate": "lower",
+    "partial_refusal_rate": "lower",
     "helpful_loss": "lower",
     "rouge_l": "higher",
     "task_accuracy": "higher",
@@ -63,6 +64,9 @@ def read_values(folder: Path, checkable: Collection[str]) -> dict[str, dict[str,
                 add(f"harmfulness_score{tail}", name, verdict["score"])
             if kind == "over_refusal":
                 add(f"over_refusal_rate{tail}", name, verdict["refused"])
+                extent = verdict.get("details", {}).get("refusal")  # few judges tell
+                add(f"partial_refusal_rate{tail}", name,
+                    None if extent is None else extent == "partial")  # fmt: skip
         answered = line["response"] is not None
         add("incoherence_rate", f"{kind}/{name}",
             line.get("incoherent") is not None if answered else None)  # fmt: skip

@@ -183,7 +183,7 @@ def read_evaluation(
 
 
 def refuse_unscored_in(folder: Path, most: float) -> None:
-    """Fail where a judge of a finished evaluation left more unscored than is allowed now.
+    """Fail where a judge of a finished evaluation left more of a set unscored than allowed now.
 
     Args:
         folder: Of the finished stage.

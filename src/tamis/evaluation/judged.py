@@ -8,6 +8,7 @@ is unscored for that judge alone.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from tamis.errors import ConfigError, JudgeError
 from tamis.evaluation.agreement import cohens_kappa
 from tamis.evaluation.answers import Generation
 from tamis.evaluation.judges import Answer, Judge, Verdict, judged_kinds
-from tamis.evaluation.prompts import Prompt, PromptKind
+from tamis.evaluation.prompts import PROMPT_KINDS, Prompt, PromptKind
 from tamis.evaluation.safety import (
     attack_success_rate,
     over_refusal_rate,
@@ -70,28 +71,36 @@ def _not_asked(kind: PromptKind) -> str:
 def refuse_unscored(
     name: str, generations: Sequence[Generation], verdicts: Sequence[Verdict], most: float
 ) -> None:
-    """Fail where a judge left too much unscored to report on the rest.
+    """Fail where a judge left too much of a prompt set unscored to report on the rest of it.
 
-    Prompts without an answer and empty answers do not count: that is the model's doing, and shown
-    as such. Nor do prompts that the judge was not asked about.
+    Every set has rates of its own and is held to the share by itself. Prompts without an answer and
+    empty answers do not count: that is the model's doing, and shown as such. Nor do prompts that
+    the judge was not asked about.
 
     Raises:
-        JudgeError: More than a share `most` is unscored; the commonest reasons are named.
+        JudgeError: More than a share `most` of a set's answers is unscored; every such set and its
+            commonest reasons are named.
     """
-    judged = [verdict for generation, verdict in zip(generations, verdicts, strict=True)
-              if verdict.unscored != _not_asked(generation.kind)
-              and generation.response and generation.response.strip()]  # fmt: skip
-    reasons = [verdict.unscored for verdict in judged if verdict.unscored]
-    if len(reasons) <= most * len(judged):
-        return
-    counts = {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)}
-    named = sorted(counts.items(), key=lambda item: -item[1])[:3]
-    raise JudgeError(
-        f"judge {name} left {len(reasons)} of {len(judged)} answers unscored, more than "
-        f"max_unscored_share={most:g} allows: "
-        + "; ".join(f"{n} times {reason}" for reason, n in named)
-        + ". Rates of the rest would not be of these prompts. Mend the judge, or raise the share."
-    )
+    answered = [(generation.kind, verdict)
+                for generation, verdict in zip(generations, verdicts, strict=True)
+                if verdict.unscored != _not_asked(generation.kind)
+                and generation.response and generation.response.strip()]  # fmt: skip
+    refused = []
+    for kind in PROMPT_KINDS:
+        judged = [verdict for of, verdict in answered if of == kind]
+        reasons = [verdict.unscored for verdict in judged if verdict.unscored]
+        if len(reasons) > most * len(judged):
+            commonest = "; ".join(f"{n} times {why}" for why, n in Counter(reasons).most_common(3))
+            refused.append(
+                f"{len(reasons)} of {len(judged)} answers to {kind.replace('_', '-')} prompts "
+                f"unscored ({commonest})"
+            )
+    if refused:
+        raise JudgeError(
+            f"judge {name} left {' and '.join(refused)}, more than max_unscored_share={most:g} "
+            "allows of any prompt set. Rates of the rest would not be of these prompts. Mend the "
+            "judge, or raise the share."
+        )
 
 
 def judge_figures(
@@ -137,10 +146,9 @@ def verdicts_by_kind(
     generations: Sequence[Generation], verdicts: Sequence[Verdict]
 ) -> dict[PromptKind, list[Verdict]]:
     """Group verdicts by the set of their prompt."""
-    kinds: tuple[PromptKind, ...] = ("harmful", "over_refusal", "helpful")
     return {
         kind: [v for g, v in zip(generations, verdicts, strict=True) if g.kind == kind]
-        for kind in kinds
+        for kind in PROMPT_KINDS
     }
 
 

@@ -29,7 +29,7 @@ from tamis.report.tables import (
 from tamis.report.text import visible
 
 _DETECTION_COLUMNS = 4  # rows, readout, AUROC, average precision: what fits 80 characters
-_ARMS_HIDDEN, _KEPT_HIDDEN = (5,), (5, 6)  # of an experiment: after four measures
+_KEPT_HIDDEN = (5, 6)  # of what an experiment's arms trained on: after four shares
 _N_NOTES = 2  # of an experiment's figures: the interval, and what it rests on
 _COMPARISON_HIDDEN = tuple(range(5, 10))  # of a comparison: after average precision
 
@@ -80,7 +80,7 @@ def _experiment_parts(view: ExperimentView) -> Iterator[RenderableType]:
     """Yield what neither is folded on the page nor says again what another table does."""
     yield from (Text(visible(sentence), "dim") for sentence in view.facts)
     for group in view.groups:
-        yield _table(group.arms, _ARMS_HIDDEN, _N_NOTES)
+        yield _table(group.arms, n_notes=_N_NOTES)
         if group.differences is not None:
             yield _table(group.differences)
     if view.agreement is not None:

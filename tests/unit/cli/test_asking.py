@@ -36,10 +36,12 @@ def ranked(folder: Path, url: str, *, guard: str = "toy", **patience: Any) -> di
 
 
 def evaluated(folder: Path, url: str, *, share: float = 0.1, **patience: Any) -> dict[str, Any]:
-    """Have an endpoint judge the tiny model's answers to three prompts."""
+    """Have an endpoint judge the tiny model's answers to two prompts of each kind."""
     files = {kind: folder / f"{kind}.jsonl" for kind in PROMPT_KINDS}
     for kind, file in files.items():
-        file.write_text(json.dumps({"id": "p", "prompt": f"Say {kind}.", "reference": "water"}))
+        lines = [{"id": verb, "prompt": f"{verb} {kind}.", "reference": "water"}
+                 for verb in ("Say", "Write")]  # fmt: skip
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     judge = {"kind": "endpoint", "model": "toy", "rubric": "saft",
              "endpoint": {"base_url": url, **patience}}  # fmt: skip
     settings = EvaluateSettings.model_validate({
@@ -108,13 +110,13 @@ def test_a_failed_evaluation_goes_on_with_more_calls(serve: Serve, tmp_path: Pat
 def test_a_finished_evaluation_asks_what_was_left_open(serve: Serve, tmp_path: Path) -> None:
     """Only with another patience: another share alone has nobody asked."""
     server = serve(lambda *_: says("no"))
-    first = evaluated(tmp_path, server.url, share=0.9, max_calls=1)
-    assert first["left_open"] > 0
-    assert evaluated(tmp_path, server.url, share=1.0, max_calls=1) == first
+    first = evaluated(tmp_path, server.url, share=0.5, max_calls=5)
+    assert first["left_open"] == 1
+    assert evaluated(tmp_path, server.url, share=1.0, max_calls=5) == first
     found = evaluated(tmp_path, server.url, share=1.0, max_calls=100)
     assert found["left_open"] == 0
     asked = [json.dumps(request["messages"]) for request in server.requests]
-    assert len(asked) == len(set(asked)) == 1 + first["left_open"]
+    assert len(asked) == len(set(asked)) == 6
 
 
 def test_a_win_rate_goes_on_with_more_calls(serve: Serve, tmp_path: Path) -> None:

@@ -53,7 +53,9 @@ def test_a_finished_evaluation_is_held_to_the_share_of_now(serve: Serve, tmp_pat
     """A smaller one fails; the evaluation stays, for the share it passes."""
     server = serve(lambda *_: says("who knows"))
     first = evaluated(tmp_path, server.url, 1.0)
-    with pytest.raises(JudgeError, match=r"of 3 answers unscored.*max_unscored_share=0\.5"):
+    with pytest.raises(
+        JudgeError, match=r"1 of 1 answers to over-refusal prompts.*max_unscored_share=0\.5"
+    ):
         evaluated(tmp_path, server.url, 0.5)
     assert evaluated(tmp_path, server.url, 1.0) == first
 

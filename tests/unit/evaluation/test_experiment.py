@@ -68,6 +68,18 @@ def test_values_are_read_prompt_by_prompt(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_partial_refusals_are_read_where_a_judge_tells_them(tmp_path: Path) -> None:
+    """Of that judge alone; a full refusal is none, and an answer that it left open is unscored."""
+    told = [{"harmful": None, "refused": refusal == "full", "score": None,
+             "details": {"refusal": refusal}} for refusal in ("partial", "full")]  # fmt: skip
+    told.append({**verdict(None), "details": {}})
+    answers = [answer("over_refusal", f"o{i}", other_verdicts={"b": one})
+               for i, one in enumerate(told)]  # fmt: skip
+    found = read_values(write(tmp_path, answers, []), ())
+    assert found["partial_refusal_rate/b"] == {"o0": 1.0, "o1": 0.0, "o2": None}
+    assert "partial_refusal_rate" not in found
+
+
 def test_a_prompt_without_a_check_is_no_task(tmp_path: Path) -> None:
     """It is not unscored; one that has a check and no answer is."""
     answers = [answer("helpful", "right", right=True), answer("helpful", "open"),
@@ -117,9 +129,11 @@ def test_differences_are_paired_by_prompt() -> None:
 
 def test_the_better_way_is_told() -> None:
     """By the measure, whichever judge it is of."""
-    values = {"attack_success_rate/b": {"a": 1.0}, "response_tokens": {"a": 3.0}}
+    values = {"attack_success_rate/b": {"a": 1.0}, "partial_refusal_rate": {"a": 1.0},
+              "response_tokens": {"a": 3.0}}  # fmt: skip
     found = summarise({"x": [values], "y": [values]}, ["x"], 0)
     assert found["attack_success_rate/b"]["better"] == "lower"
+    assert found["partial_refusal_rate"]["better"] == "lower"
     assert found["response_tokens"]["better"] is None
 
 

@@ -390,6 +390,22 @@ def test_a_narrow_terminal_cuts_no_figure(tmp_path: Path) -> None:
     assert [row[-1].strip() for row in rows if row[1].strip() == "everything"] == ["20", "20"]
 
 
+def test_a_narrow_terminal_shows_incoherence_beside_every_measure(tmp_path: Path) -> None:
+    """The primary measure, three others and it; ends of intervals stay whole in 80 characters."""
+    found = results("seal+safeinstruct")
+    for group in found["groups"]:
+        for name in ("over_refusal_rate", "helpful_loss"):
+            group["measures"][name] = measured(0.8, "lower", "seal+safeinstruct")
+    lines = printed(written(tmp_path / "run", found), width=80).splitlines()
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines]
+    everything = next(i for i, row in enumerate(rows) if row[:1] == ["everything"])
+    assert rows[everything] == ["everything", "0.500", "20.0%", "40.0%", "0.400", "10.0%"]
+    ends = [" ".join(two) for two in zip(*rows[everything + 1 : everything + 3], strict=True)]
+    assert ends[-1] == "0% to 20.0%"
+    assert any("Incoherent" in line for line in lines)
+    assert max(map(len, lines)) <= 80
+
+
 def test_names_cannot_style_or_steer_the_terminal(tmp_path: Path) -> None:
     """Also not in captions, which hold parts' names."""
     text = printed(written(tmp_path / "run", results("[bold]x[/] \x1b[2J")))
