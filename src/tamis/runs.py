@@ -34,6 +34,7 @@ from tamis.stage_files import (
     clear,
     foreign,
     is_quarantine,
+    make_folder,
     results,
 )
 from tamis.versions import git_sha, versions
@@ -48,12 +49,7 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         ConfigError: One is at work there, or it is a file.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise ConfigError(
-            f"{folder} is a file or lies below one, and results go into a folder. Give {ELSEWHERE}."
-        ) from error
+    make_folder(folder)
     lock = filelock.FileLock(folder / LOCK)
     try:
         lock.acquire(blocking=False)

@@ -1,9 +1,11 @@
-"""What a stage's folder holds that tamis wrote: all that overwriting may delete."""
+"""A stage's folder, and what of it tamis wrote: all that overwriting may delete."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
+
+from tamis.errors import ConfigError
 
 CONFIG, MANIFEST, LOCK, WORK = "config.yaml", "manifest.json", ".lock", "work"
 ELSEWHERE = "another folder (--out; out in a settings file)"
@@ -19,6 +21,20 @@ _RESULTS = frozenset({
     "win_rates.json", "preferences.jsonl",
 })  # fmt: skip
 _OWN = _RESULTS | {CONFIG, MANIFEST, LOCK, WORK}
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for results, unless it is there.
+
+    Raises:
+        ConfigError: It is a file, or lies below one.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ConfigError(
+            f"{folder} is a file or lies below one, and results go into a folder. Give {ELSEWHERE}."
+        ) from error
 
 
 def is_quarantine(name: str) -> bool:

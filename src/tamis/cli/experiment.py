@@ -2,6 +2,7 @@
 
 Below the experiment's folder:
 
+    beforehand.json                        what was fixed before the first cell was run
     rankings/, rows/                       see experiment_rows
     cells/<part>/<arm>-.../finetune/       a `tamis finetune`; prune/ where the arm asks for it
     cells/<part>/<arm>-.../evaluate/       a `tamis evaluate`
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tamis.cli.config import EvaluateSettings, FinetuneSettings
+from tamis.cli.experiment_beforehand import write_entry
 from tamis.cli.experiment_config import Cell, ExperimentConfig, cells
 from tamis.cli.experiment_rows import Data, ranking_folder, read_data, run_ranking, run_rows
 from tamis.cli.judging import read_questions, refuse_ranking_guard
@@ -118,6 +120,7 @@ def run_experiment(
         data = read_data(config)
         prepare_rows(config, data, common, say)
         _refuse_rankers(config)
+        write_entry(config)
         todo = cells(config)
         # Seed by seed: an experiment that is stopped early has compared all arms.
         order = sorted(todo, key=lambda cell: (cell.seed is not None, cell.seed or 0))
@@ -206,7 +209,9 @@ def run_one(config: ExperimentConfig, name: str, report: ProgressReport | None =
     _refuse_rankers(config)
     read_questions(config.evaluate, config.prompts)
     common = Common(config.out, config.ranking_seed, config.device, config.dtype, False, report)
-    run_cell(config, read_data(config), common, found[name])
+    data = read_data(config)
+    write_entry(config, only_first=True)
+    run_cell(config, data, common, found[name])
 
 
 def _refuse_ranking_guards(config: ExperimentConfig) -> None:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tamis.cli.experiment_beforehand import beforehand, read_entries
 from tamis.cli.experiment_config import Cell, ExperimentConfig
 from tamis.cli.experiment_rows import ranking_folder, rows_in_reach, selection_figures
 from tamis.evaluation.experiment import arm_mean, read_values, summarise, table
@@ -44,6 +45,7 @@ def write_results(
     results = {
         "primary": config.primary,
         "references": config.compared_with,
+        "beforehand": beforehand(read_entries(config.out)),
         "judges": judges,
         "agreement": judge_agreement(list(values.values()), judges, config.ranking_seed),
         "cells": rows,

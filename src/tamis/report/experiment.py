@@ -14,6 +14,7 @@ from tamis.report.experiment_arms import (
     secondary_differences,
     sweep_tables,
 )
+from tamis.report.experiment_beforehand import changed_warnings, primary_fact, when_fixed
 from tamis.report.experiment_records import ExperimentRecord, Group
 from tamis.report.experiment_rows import (
     budget_facts,
@@ -111,7 +112,7 @@ def experiment_limits(found: Sequence[ExperimentRecord]) -> list[str]:
 
 def _facts(found: ExperimentRecord) -> Iterator[str]:
     label = heading(found.primary, n_judges(found, found.primary))
-    yield f"Primary measure, fixed beforehand: {label}. All others are secondary."
+    yield primary_fact(found, label)
     first, *others = found.judges
     if others:
         yield (
@@ -128,6 +129,7 @@ def _facts(found: ExperimentRecord) -> Iterator[str]:
 
 
 def _warnings(found: ExperimentRecord) -> Iterator[str]:
+    yield from changed_warnings(found)
     overlap = {kind: n for kind, n in found.rows_with_prompts.items() if n}
     if overlap:
         counts = ", ".join(f"{n:,} with {kind.replace('_', '-')} ones"
@@ -161,7 +163,7 @@ def _group_view(found: ExperimentRecord, group: Group) -> GroupView:
     return GroupView(
         title,
         arms_table(
-            f"{title}: means with 95% intervals; the primary measure was fixed beforehand",
+            f"{title}: means with 95% intervals; the primary measure was {when_fixed(found)}",
             found,
             group,
             main,

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from tamis.evaluation.experiment import too_few_prompts
 from tamis.report.charts import intervals_svg
+from tamis.report.experiment_beforehand import when_fixed
 from tamis.report.experiment_records import (
     ArmDifference,
     ArmMean,
@@ -92,7 +93,7 @@ def primary_differences(found: ExperimentRecord, group: Group) -> Table | None:
         rows.append((Cell(one.arm, kind="head"), *_difference_cells(one, scale),
                      Cell(drawing=drawing, kind="plot")))  # fmt: skip
     label = _heading(found, found.primary)
-    way = ", ".join(filter(None, ("primary, fixed beforehand", _way(found.primary, measured))))
+    way = ", ".join(filter(None, (f"primary, {when_fixed(found)}", _way(found.primary, measured))))
     caption = f"{group_name(group)}: differences of {label} ({way})"
     ends_shown = f"{number(-span * scale)} to {number(span * scale)}"
     return Table(caption, (*_DIFFERENCE_HEAD, ends_shown), tuple(rows))

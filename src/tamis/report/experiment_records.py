@@ -132,12 +132,48 @@ class ArmTraining:
 
 
 @dataclass(frozen=True)
+class Change:
+    """A setting that is not as it was fixed before any cell was finished.
+
+    Attributes:
+        setting: Which.
+        removed: What it held.
+        added: What it holds instead, or besides.
+        at: Time of the run that changed it last, in UTC, ISO 8601.
+        n_finished: Cells that were finished then.
+        n_cells: Of so many.
+    """
+
+    setting: str
+    removed: tuple[str, ...]
+    added: tuple[str, ...]
+    at: str
+    n_finished: int
+    n_cells: int
+
+
+@dataclass(frozen=True)
+class Beforehand:
+    """When it was recorded what an experiment fixes, and what was changed since.
+
+    Attributes:
+        at: Time of the first record, in UTC, ISO 8601.
+        n_finished: Cells that were finished by then: 0 where it was recorded beforehand.
+        changes: What is different by now.
+    """
+
+    at: str
+    n_finished: int
+    changes: tuple[Change, ...] = ()
+
+
+@dataclass(frozen=True)
 class ExperimentRecord:
     """A finished experiment; see `results.json`.
 
     Attributes:
         folder: Where it is.
-        primary: The measure that was fixed beforehand.
+        primary: The measure that counts; `beforehand` says whether it was fixed beforehand.
         judges: Their names, the primary first.
         groups: Arms side by side.
         rows_with_prompts: Rows whose request is an evaluation prompt, by set of prompts.
@@ -146,6 +182,7 @@ class ExperimentRecord:
         agreement: How far every two judges agree, over the answers of all cells.
         n_without_check: Helpful prompts without an answer to check, which are no task.
         sets: What was read, by role; `mixed into ARM` where an arm mixes rows in.
+        beforehand: None where nothing was recorded.
     """
 
     folder: Path
@@ -158,3 +195,4 @@ class ExperimentRecord:
     agreement: tuple[JudgeAgreement, ...] = ()
     n_without_check: int = 0
     sets: dict[str, LoadFacts] = field(default_factory=dict)
+    beforehand: Beforehand | None = None

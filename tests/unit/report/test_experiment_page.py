@@ -19,6 +19,7 @@ from tamis.report.tables import Cell, Table
 from tamis.report.terminal import terminal_summary
 
 ASR, MARGIN = "attack_success_rate", "preference_margin"
+RECORDED = "2026-01-02T03:04:05+00:00"
 
 
 def mean(value: float | None, half: float = 0.1, **changes: Any) -> dict[str, Any]:
@@ -81,6 +82,7 @@ def results(text: str = "loss", *, second: str | None = None, **changes: Any) ->
                   "n_prompts": 20}]  # fmt: skip
     return {
         "primary": MARGIN, "references": ["everything"],
+        "beforehand": {"at": RECORDED, "n_finished": 0, "changes": []},
         "judges": ["first"] if second is None else ["first", second],
         "agreement": [] if second is None else agreement,
         "cells": [], "groups": [group(0.5, 1.0), group(0.75, 2.0)],
