@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from tamis.evaluation.statistics import Estimate
 from tamis.report.charts import intervals_svg
 from tamis.report.collect import Evaluated
-from tamis.report.judge_records import JudgeAgreement
-from tamis.report.measures import MEASURES, ONE_JUDGE, heading
+from tamis.report.judge_records import JudgeAgreement, count_judges, model_behind
+from tamis.report.measures import MEASURES, ONE_JUDGE, heading, who_judged
 from tamis.report.records import EvaluateRecord
 from tamis.report.tables import Cell, Table, interval_cell
 from tamis.report.text import NOT_MEASURED, number, percent
@@ -20,6 +20,7 @@ _SETS = {"harmful": "harmful prompts", "over_refusal": "touchy prompts",
 _QUESTIONS = {"harmful": "Harmful, of answers to harmful prompts",
               "refused": "Refused, of answers to touchy prompts"}  # fmt: skip
 _NO_KAPPA = "not defined"  # all answers got the same one verdict
+_SAME_MODEL = "same model: one judge"
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class EvaluationView:
 
     Attributes:
         judges: Names of all judges, the primary ones first.
+        who_judged: What these are: judges, or names of one.
         main: Every measure; None without an evaluation.
         agreement: How far judges agree; None with one judge.
         by_judge: Every judge's own figures; None with one judge.
@@ -35,6 +37,7 @@ class EvaluationView:
     """
 
     judges: tuple[str, ...]
+    who_judged: str
     main: Table | None
     agreement: Table | None
     by_judge: Table | None
@@ -45,11 +48,16 @@ def evaluation_view(evaluations: Sequence[Evaluated]) -> EvaluationView:
     """Put evaluations side by side, before first."""
     judges = [e.record.judge for e in evaluations]
     judges += [name for e in evaluations for name in e.record.judges]
-    found = {e.role.capitalize(): e.record.figures.agreement for e in evaluations}
+    names = tuple(dict.fromkeys(judges))
+    figures = {e.role.capitalize(): e.record.figures for e in evaluations}
+    models = {model_behind(name, e.record.figures.judge_identities)
+              for e in evaluations for name in e.record.judges}  # fmt: skip
     return EvaluationView(
-        tuple(dict.fromkeys(judges)),
+        names, who_judged(names, len(models)),
         evaluation_table(evaluations) if evaluations else None,
-        agreement_table(found), _judge_table(evaluations), _category_table(evaluations),
+        agreement_table({role: found.agreement for role, found in figures.items()},
+                        {role: found.judge_identities for role, found in figures.items()}),
+        _judge_table(evaluations), _category_table(evaluations),
     )  # fmt: skip
 
 
@@ -68,7 +76,7 @@ def evaluation_table(evaluations: Sequence[Evaluated]) -> Table:
             continue
         found = [_given(e.record, name) for e in evaluations]
         if measure.always or any(found):
-            n_judges = max(len(judges_of(e.record, name)) for e in evaluations)
+            n_judges = max(n_judges_of(e.record, name) for e in evaluations)
             notes = [_notes(e.record, name, n_judges) for e in evaluations]
             label = heading(name, n_judges)
             rows.append(_row(label, measure.meaning, found, is_rate=measure.is_rate, notes=notes))
@@ -89,6 +97,11 @@ def judges_of(record: EvaluateRecord, name: str) -> tuple[str, ...]:
     return tuple(found) or (record.judge,)
 
 
+def n_judges_of(record: EvaluateRecord, name: str) -> int:
+    """Count the models that judged for a measure."""
+    return count_judges(judges_of(record, name), record.figures.judge_identities)
+
+
 def _given(record: EvaluateRecord, name: str) -> Estimate | None:
     """Return the first judge's figure, or that of the first one that judges such prompts."""
     first = record.metrics.get(name)
@@ -107,8 +120,8 @@ def _notes(record: EvaluateRecord, name: str, n_judges: int) -> tuple[str, ...]:
     if not MEASURES[name].judged:
         return ()
     judges = judges_of(record, name)
-    if len(judges) == 1 < n_judges:
-        return (f"{ONE_JUDGE}, {judges[0]}",)
+    if n_judges_of(record, name) == 1 < n_judges:
+        return (f"{ONE_JUDGE}, {', '.join(judges)}",)
     return (f"judged by {judges[0]}",) if judges[0] != record.judge else ()
 
 
@@ -145,7 +158,7 @@ def _category_table(evaluations: Sequence[Evaluated]) -> Table | None:
     rows = tuple(_row(name, "", [by_category.get(name) for by_category in found])
                  for name in names)  # fmt: skip
     judges = ", ".join(dict.fromkeys(e.record.judge for e in evaluations))
-    n_judges = max(len(judges_of(e.record, "attack_success_rate")) for e in evaluations)
+    n_judges = max(n_judges_of(e.record, "attack_success_rate") for e in evaluations)
     caption = f"{heading('attack_success_rate', n_judges)} by category, judged by {judges}"
     return Table(caption, ("Category", *_roles(evaluations), "0% to 100%"), rows)
 
@@ -169,8 +182,16 @@ def _judge_table(evaluations: Sequence[Evaluated]) -> Table | None:
     return Table("Every judge's own figures, with 95% intervals", head, tuple(rows))
 
 
-def agreement_table(found: Mapping[str, Sequence[JudgeAgreement]]) -> Table | None:
-    """Cohen's kappa of every two judges, one column per name; None without one."""
+def agreement_table(
+    found: Mapping[str, Sequence[JudgeAgreement]], identities: Mapping[str, Mapping[str, str]]
+) -> Table | None:
+    """Cohen's kappa of every two judges, one column per name; None without one.
+
+    Args:
+        found: By column.
+        identities: What gives the judges' verdicts, by column: where it is one model for both,
+            kappa is marked, for it says nothing of a second judge.
+    """
     columns = [{(one.judges, one.question): one for one in column} for column in found.values()]
     keys = dict.fromkeys(key for column in columns for key in column)
     if not keys:
@@ -178,18 +199,20 @@ def agreement_table(found: Mapping[str, Sequence[JudgeAgreement]]) -> Table | No
     rows = tuple(
         (Cell(_QUESTIONS.get(question, question), kind="head"),
          Cell(" and ".join(judges), kind="name"),
-         *(_kappa_cell(column.get((judges, question))) for column in columns))
+         *(_kappa_cell(column.get((judges, question)), count_judges(judges, identities[name]))
+           for name, column in zip(found, columns, strict=True)))
         for judges, question in keys
     )  # fmt: skip
     caption = "How far judges agree: Cohen's kappa (1 in full, 0 by chance) with 95% intervals"
     return Table(caption, ("Question", "Judges", *found), rows)
 
 
-def _kappa_cell(found: JudgeAgreement | None) -> Cell:
+def _kappa_cell(found: JudgeAgreement | None, n_judges: int) -> Cell:
     if found is None:
         return Cell(NOT_MEASURED, kind="none")
     prompts = "" if found.n_prompts is None else f" answers to {found.n_prompts:,} prompts"
-    rests = (f"n = {found.n:,}{prompts}, unscored {found.n_unscored:,}",)
+    same = (_SAME_MODEL,) if n_judges == 1 else ()
+    rests = (f"n = {found.n:,}{prompts}, unscored {found.n_unscored:,}", *same)
     if found.observed is None:
         return Cell(NOT_MEASURED, rests, kind="none")
     alike = f"same verdict on {percent(found.observed)}"

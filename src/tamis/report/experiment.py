@@ -22,8 +22,9 @@ from tamis.report.experiment_rows import (
     source_tables,
     training_table,
 )
+from tamis.report.judge_records import count_judges
 from tamis.report.loads import load_lines
-from tamis.report.measures import MEASURES, heading
+from tamis.report.measures import MEASURES, heading, who_judged
 from tamis.report.tables import Cell, Table
 
 # Beside the primary measure; the others are folded.
@@ -87,7 +88,9 @@ def experiment_view(found: ExperimentRecord) -> ExperimentView:
         warnings=(*_warnings(found), *unequal),
         groups=tuple(_group_view(found, group) for group in found.groups),
         sweeps=tuple(sweep_tables(found)),
-        agreement=agreement_table({"All cells": found.agreement}),
+        agreement=agreement_table(
+            {"All cells": found.agreement}, {"All cells": found.judge_identities}
+        ),
         kept=kept_table(found.selections),
         sources=tuple(source_tables(found.selections)),
         trainings=training_table(found.trainings),
@@ -115,8 +118,9 @@ def _facts(found: ExperimentRecord) -> Iterator[str]:
     yield primary_fact(found, label)
     first, *others = found.judges
     if others:
+        who = who_judged(found.judges, count_judges(found.judges, found.judge_identities))
         yield (
-            f"Judges: {', '.join(found.judges)}. Verdicts are those of {first} unless another is "
+            f"{who}: {', '.join(found.judges)}. Verdicts are those of {first} unless another is "
             "named; no judges are averaged."
         )
     else:

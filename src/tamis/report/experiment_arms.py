@@ -19,6 +19,7 @@ from tamis.report.experiment_records import (
     Measured,
 )
 from tamis.report.experiment_rows import kept_words
+from tamis.report.judge_records import count_judges
 from tamis.report.measures import heading, measure_of, shown
 from tamis.report.records import Interval
 from tamis.report.tables import Cell, Table, count_cell, interval_cell
@@ -39,9 +40,11 @@ def group_name(group: Group, dimensions: Sequence[str] = tuple(_DIMENSIONS)) -> 
 
 
 def n_judges(found: ExperimentRecord, name: str) -> int:
-    """Count the judges that give a measure anywhere: not all judge all prompts."""
-    names = {other for group in found.groups for other in group.measures}
-    return len({other for other in names if other.partition("/")[0] == name.partition("/")[0]})
+    """Count the models that judged for a measure anywhere: not all judge all prompts."""
+    names = [other.partition("/") for group in found.groups for other in group.measures]
+    base = name.partition("/")[0]
+    judges = {judge or found.judges[0] for other, _, judge in names if other == base}
+    return count_judges(judges, found.judge_identities)
 
 
 def _heading(found: ExperimentRecord, name: str) -> str:

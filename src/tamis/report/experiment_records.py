@@ -175,6 +175,7 @@ class ExperimentRecord:
         folder: Where it is.
         primary: The measure that counts; `beforehand` says whether it was fixed beforehand.
         judges: Their names, the primary first.
+        judge_identities: What gives their verdicts, by name, as its evaluations have it.
         groups: Arms side by side.
         rows_with_prompts: Rows whose request is an evaluation prompt, by set of prompts.
         selections: What every arm trained on.
@@ -189,6 +190,7 @@ class ExperimentRecord:
     primary: str
     judges: tuple[str, ...]
     groups: tuple[Group, ...]
+    judge_identities: dict[str, str] = field(default_factory=dict)
     rows_with_prompts: dict[str, int] = field(default_factory=dict)
     selections: tuple[ArmRows, ...] = ()
     trainings: tuple[ArmTraining, ...] = ()

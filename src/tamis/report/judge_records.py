@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from tamis.evaluation.statistics import Estimate
+
+
+def model_behind(judge: str, identities: Mapping[str, str]) -> str:
+    """Return what gives a judge's verdicts: one model under two rubrics or thresholds is one.
+
+    Args:
+        judge: Its name, which stands for it where its identity is not known, as in older files.
+        identities: Of judges by name, see `judge_identity`. Of a loaded guard the fingerprint
+            decides: two names of equal weights are one.
+    """
+    identity = identities.get(judge, judge)
+    kind, _, rest = identity.partition(":")
+    fingerprint = rest.rpartition("@")[2] if kind == "guard" else ""
+    return fingerprint or identity
+
+
+def count_judges(judges: Iterable[str], identities: Mapping[str, str]) -> int:
+    """Count what gave verdicts, not the names under which it did."""
+    return len({model_behind(judge, identities) for judge in judges})
 
 
 @dataclass(frozen=True)
@@ -57,6 +77,7 @@ class AnswerFigures:
 
     Attributes:
         judges: Every judge's own figures, by name.
+        judge_identities: What gives their verdicts, by name.
         agreement: How far every two of them agree.
         by_category: Attack success by category of the harmful prompts, by the primary judge.
         incoherence_rate: Why answers were incoherent.
@@ -64,6 +85,7 @@ class AnswerFigures:
     """
 
     judges: dict[str, JudgeFigures] = field(default_factory=dict)
+    judge_identities: dict[str, str] = field(default_factory=dict)
     agreement: tuple[JudgeAgreement, ...] = ()
     by_category: dict[str, Estimate] = field(default_factory=dict)
     incoherence_rate: Incoherence | None = None

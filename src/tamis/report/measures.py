@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tamis.report.text import number, percent
@@ -90,11 +90,24 @@ def heading(name: str, n_judges: int) -> str:
 
     Args:
         name: Of the measure, `name/judge` where it is another judge's than the primary one's.
-        n_judges: Judges that gave this measure: not all judge all prompts.
+        n_judges: Models that gave this measure: not all judge all prompts, and one under several
+            rubrics or thresholds is one judge.
     """
     measure, judge = measure_of(name), name.partition("/")[2]
     label = f"{measure.label}, {judge}" if judge else measure.label
     return f"{label} ({ONE_JUDGE})" if measure.judged and n_judges == 1 else label
+
+
+def who_judged(judges: Sequence[str], n_judges: int) -> str:
+    """Say what a list of judges is a list of: several, or names of one.
+
+    Args:
+        judges: Their names.
+        n_judges: Models behind them.
+    """
+    if n_judges > 1:
+        return "Judges"
+    return "One judge, for one model gave all verdicts" if len(judges) > 1 else "One judge"
 
 
 def shown(name: str) -> Callable[[float | None], str]:

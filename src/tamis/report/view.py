@@ -10,7 +10,7 @@ from markupsafe import Markup
 from tamis.evaluation.statistics import Estimate
 from tamis.report.charts import sparkline_svg
 from tamis.report.collect import Collected
-from tamis.report.evaluation import judges_of
+from tamis.report.evaluation import n_judges_of
 from tamis.report.excerpts import EndView, ends_of
 from tamis.report.experiment import experiment_limits
 from tamis.report.experiment_arms import n_judges
@@ -215,7 +215,7 @@ def limits(found: Collected) -> list[str]:
 
 def _judge_limits(found: Collected) -> list[str]:
     asked = [e.record.judges for e in found.evaluations] + [e.judges for e in found.experiments]
-    alone = any(len(judges_of(e.record, name)) == 1 for e in found.evaluations for name in _JUDGED)
+    alone = any(n_judges_of(e.record, name) == 1 for e in found.evaluations for name in _JUDGED)
     alone |= any(n_judges(e, name) == 1 for e in found.experiments for name in _JUDGED)
     said = []
     if any("refusal_strings" in judges for judges in asked):
@@ -257,8 +257,8 @@ def at_a_glance(found: Collected) -> list[tuple[str, str, str]]:
     for evaluation in found.evaluations[:2]:
         rate = evaluation.record.metrics.get("attack_success_rate", _ABSENT)
         interval = f"{percent(rate.low)} to {percent(rate.high)}" if rate.value is not None else ""
-        judges = judges_of(evaluation.record, "attack_success_rate")
-        name = heading("attack_success_rate", len(judges))
+        n_judging = n_judges_of(evaluation.record, "attack_success_rate")
+        name = heading("attack_success_rate", n_judging)
         note = f"{interval}, n = {rate.n:,}".lstrip(", ")
         tiles.append((f"{name}, {evaluation.role}", percent(rate.value), note))
     return tiles

@@ -190,6 +190,47 @@ def test_judges_of_different_prompts_are_alone_with_theirs(folders: StageFolders
     assert (refused.text, refused.notes[-1]) == ("30.0%", "judged by touchy")
 
 
+SAME = {"refusal_strings": "endpoint:m@url", "guard": "endpoint:m@url"}
+APART = {"refusal_strings": "refusal_strings", "guard": "guard:g@12ab"}
+
+
+@pytest.mark.parametrize(
+    ("identities", "heads", "marked"),
+    [(SAME, ["Attack success rate (one judge)", "Over-refusal rate (one judge)"], True),
+     (APART, ["Attack success rate", "Over-refusal rate"], False)],
+    ids=["same", "apart"],
+)  # fmt: skip
+def test_two_rubrics_of_one_model_are_one_judge(
+    folders: StageFolders, identities: dict[str, str], heads: list[str], marked: bool
+) -> None:
+    """Heads say `one judge`, and each kappa that it is the model's with itself."""
+    view = shown(changed(two_judges(folders), judge_identities=identities))
+    assert view.main is not None
+    assert view.agreement is not None
+    assert [r[0].text for r in view.main.rows if "rate" in r[0].text] == heads
+    marks = ["same model: one judge" in r[2].notes for r in view.agreement.rows]
+    assert marks == [marked, marked]
+
+
+def test_one_model_under_two_names_is_a_limit(folders: StageFolders, tmp_path: Path) -> None:
+    """Beside both names, on top of the figures and under what they do not show."""
+    text = report([changed(two_judges(folders), judge_identities=SAME)], tmp_path).text
+    assert "One judge, for one model gave all verdicts: refusal_strings, guard" in text
+    assert "no second judge checked it" in text
+    assert "Attack success rate (one judge), before" in text
+
+
+def test_two_rubrics_of_one_model_beside_two_judges_are_told_in_their_cell(
+    folders: StageFolders,
+) -> None:
+    """The head cannot say it for both columns."""
+    before = changed(two_judges(folders, "b"), judge_identities=SAME)
+    after = changed(two_judges(folders, "a", "x"), judge_identities=APART)
+    cells = row(shown(before, after).main, "Attack success rate")
+    assert cells[1].notes[-1] == "one judge, refusal_strings, guard"
+    assert not any("one judge" in note for note in cells[2].notes)
+
+
 def test_categories_are_told_with_who_judged(folders: StageFolders) -> None:
     """Attack success by category, one row each; missing in one evaluation is not measured."""
     before = changed(folders.evaluate(name="b", adapter=None),

@@ -282,6 +282,26 @@ def test_one_judge_is_said_everywhere(tmp_path: Path) -> None:
     assert all(text.startswith(" (one judge)") for text in labels)
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_two_rubrics_of_one_model_are_one_judge(tmp_path: Path, same: bool) -> None:
+    """By what a cell's evaluation says of them; heads, kappa, facts and limits tell."""
+    folder = written(tmp_path / "run", results(second="other"))
+    cell = folder / "cells" / "all" / "loss-0.5-steps-0" / "evaluate"
+    cell.mkdir(parents=True)
+    identities = {"first": "endpoint:m@url", "other": f"endpoint:{'m' if same else 'k'}@url"}
+    (cell / "metrics.json").write_text(json.dumps({"judge_identities": identities}))
+    found = experiment_view(collect([folder]).experiments[0])
+    more, agreement = found.groups[0].more, found.agreement
+    assert more is not None
+    assert agreement is not None
+    assert ("Attack success rate, other (one judge)" in more.head) == same
+    assert ("Attack success rate (one judge)" in found.groups[0].arms.head) == same
+    assert ("same model: one judge" in cells(agreement, 0)["All cells"].notes) == same
+    text = report([folder], tmp_path).text
+    assert ("One judge, for one model gave all verdicts: first, other." in text) == same
+    assert ("no second judge checked it" in text) == same
+
+
 def test_a_sweep_sets_the_primary_measure_side_by_side(tmp_path: Path) -> None:
     """Two ratios of one part and budget: one table, drawn over the range of all intervals."""
     (sweep,) = view(tmp_path, results("loss")).sweeps
