@@ -50,7 +50,7 @@ def write_safe_set(
             }))  # fmt: skip
     n = sum(found.demonstration)
     lines = [f"{len(found.rows):,} rows, {n:,} of them demonstrations -> {out}"]
-    lines += [f"{name}: {left_out:,} rows left out, their request is (nearly) an evaluation prompt"
+    lines += [f"{name}: {left_out:,} rows left out that ask (nearly) an evaluation prompt"
               for name, left_out in found.n_excluded.items() if left_out]  # fmt: skip
     for name, read in (("--from", ordinary), ("--demonstrations", shown)):
         if read.load_report.n_quarantined:

@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 import toy
+from tamis.data.example import Examples
 from tamis.data.template import RenderConfig
 from tamis.errors import ConfigError, NoTrainedTokensError
 from tamis.methods import build_method
@@ -54,6 +55,14 @@ def inputs_of(rows: toy.ContaminatedSet, lm: LanguageModel, *, safe: bool = True
     return RankingInputs(
         rows.finetuning_set, rows.safe_set if safe else None, model=lm, render=render
     )
+
+
+def two_answers() -> tuple[Examples, np.ndarray]:
+    """Sixty rows of eight prompts with two answers, and which have the rarer one: ten."""
+    rare = np.arange(60) % 6 == 0
+    rows = [(f"Tell me about the {toy.TOPICS[i % 8]}", "venom ember" if bad else "water share")
+            for i, bad in enumerate(rare)]  # fmt: skip
+    return toy.examples(rows), rare
 
 
 # Scores
@@ -256,11 +265,7 @@ def test_the_safe_set_decides_the_side(tiny_lm: LanguageModel) -> None:
 
 def test_without_a_safe_set_the_minority_is_harmful(tiny_lm: LanguageModel) -> None:
     """Two answers, the rarer one to ten of sixty prompts: skewness finds its side."""
-    rare = np.arange(60) % 6 == 0
-    rows = toy.examples(
-        [(f"Tell me about the {toy.TOPICS[i % 8]}", "venom ember" if bad else "water share")
-         for i, bad in enumerate(rare)]
-    )  # fmt: skip
+    rows, rare = two_answers()
     scores = SAFT(nuisances=(), min_agreement=0).rank(RankingInputs(rows, model=tiny_lm))
     assert scores.details["directions"][0]["rule"] == "skewness"
     assert toy.auroc(-scores.values, rare) == 1
@@ -324,11 +329,7 @@ def test_layers_that_share_the_harmful_rows_only(share: float) -> None:
 
 def test_layers_that_disagree_are_refused(tiny_lm: LanguageModel) -> None:
     """Two answers to eight prompts: each layer tells them apart, and orders the rest its way."""
-    rare = np.arange(60) % 6 == 0
-    rows = toy.examples(
-        [(f"Tell me about the {toy.TOPICS[i % 8]}", "venom ember" if bad else "water share")
-         for i, bad in enumerate(rare)]
-    )  # fmt: skip
+    rows, _ = two_answers()
     with pytest.raises(ConfigError, match=r"no direction that its layers agree on"):
         SAFT(nuisances=(), min_agreement=0.9).rank(RankingInputs(rows, model=tiny_lm))
 
