@@ -38,7 +38,7 @@ ARMS: dict[str, Any] = {
     "everything": {},
     "uniform": {"method": "uniform"},
     "seal": {"method": {"name": "seal", "preset": "fast"}},
-    "saft": {"method": "saft"},
+    "saft": {"method": {"name": "saft", "preset": "published"}},  # the repaired one refuses here
     "auto": {"method": "auto"},
     "oracle": {},
     "seal+safe": {"method": {"name": "seal", "preset": "fast"}, "mix": {"share": 0.1}},
