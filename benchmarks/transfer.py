@@ -12,7 +12,8 @@ more than the harmful rows unlearned (docs/LOG.md), and the paper's mixture has 
 The model is a GGUF file in six packages of PyPI (Apache-2.0): see `model_file`. `--pilot` runs two
 arms with one seed, on the harmful prompts and the shipped few of the other kinds, to find a recipe
 in which training on everything harms safety visibly (`--set finetune.learning_rate=2e-3`); the
-recipe is then fixed here. Finished cells are not run again.
+recipe is then fixed here. Finished cells are not run again, and need not be of one sitting or one
+machine: see `transfer_record.py`. `--cells N` ends after N more.
 """
 
 from __future__ import annotations
@@ -20,15 +21,22 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import subprocess
 import sys
+import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import yaml
 from environment import environment, test_data, write_result
+from transfer_record import CELLS, RANKINGS, Recorded, read, record_cell, record_rankings, together
 
+from tamis.cli.experiment_config import Cell, ExperimentConfig, cells
+from tamis.models.config import ModelConfig
+from tamis.models.load import load_model
 from tamis.rng import numpy_generator
 
 SHA256 = "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32"
@@ -100,7 +108,11 @@ def configuration(data: Path, model: Path, out: Path, *, pilot: bool) -> dict[st
         prompts = {"harmful": prompts["harmful"]}
     rows = out / "rows.txt"
     rows.write_text("\n".join(mixture(folder / "labels.jsonl")) + "\n", encoding="utf-8")
-    arms = {name: ARMS[name] for name in ("nothing", "everything")} if pilot else ARMS
+    arms = (
+        {name: ARMS[name] for name in ("nothing", "everything")}
+        if pilot
+        else as_recorded(ARMS, out)
+    )
     return {
         "finetuning_set": str(folder / "train.jsonl"), "safe_set": str(folder / "safe.jsonl"),
         "labels": str(folder / "labels.jsonl"), "out": str(out),
@@ -116,35 +128,95 @@ def configuration(data: Path, model: Path, out: Path, *, pilot: bool) -> dict[st
     }  # fmt: skip
 
 
+def as_recorded(arms: dict[str, Any], out: Path) -> dict[str, Any]:
+    """Take recorded rankings, unless this folder has rankings of its own."""
+    found, module = read(RANKINGS), Recorded.__module__
+    own = [path.read_text(encoding="utf-8") for path in out.glob("rankings/*/*/config.yaml")]
+    if any(module not in text for text in own):
+        return arms
+    return {
+        name: {**arm, "method": {"name": f"{module}:Recorded", "arm": name}}
+        if "method" in arm and name in found else arm
+        for name, arm in arms.items()
+    }  # fmt: skip
+
+
+def plain_model(model: Path, out: Path) -> Path:
+    """Save the model as safetensors once: every cell would unpack the GGUF file again."""
+    folder = out / "model"
+    if not (folder / "config.json").exists():
+        lm = load_model(ModelConfig(name=str(model)))
+        lm.tokenizer.save_pretrained(folder)
+        lm.model.save_pretrained(folder)
+    return folder
+
+
+def run_cells(config: Path, environment: dict[str, Any], most: int | None) -> ExperimentConfig:
+    """Rank what is not ranked, run cells that are not recorded, and record each as it ends."""
+    settings = ExperimentConfig.read(config)
+    command = [sys.executable, "-m", "tamis", "experiment", str(config)]
+    here = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    variables = {**os.environ, "PYTHONPATH": here}
+    subprocess.run([*command, "--prepare"], check=True, env=variables)
+    record_rankings(settings, environment)
+    threads = str(max(1, (os.cpu_count() or 1) // settings.workers))
+    recording = threading.Lock()
+
+    def run(cell: Cell) -> None:
+        subprocess.run([*command, "--cell", cell.name], check=True,
+                       env={**variables, "OMP_NUM_THREADS": threads})  # fmt: skip
+        with recording:
+            record_cell(settings, cell, environment)
+
+    todo = [cell for cell in cells(settings) if cell.name not in read(CELLS)]
+    todo.sort(key=lambda cell: (cell.seed is not None, cell.seed or 0))
+    with ThreadPoolExecutor(settings.workers) as pool:
+        list(pool.map(run, todo[:most]))
+    return settings
+
+
 def without_places(settings: dict[str, Any]) -> dict[str, Any]:
     """Leave out where things lie on this machine."""
     places = ("finetuning_set", "safe_set", "labels", "out", "prompts", "parts")
     kept = {name: value for name, value in settings.items() if name not in places}
-    return {**kept, "model": {"name": Path(settings["model"]["name"]).name}}
+    return {**kept, "model": {"name": f"Qwen2.5-Coder-0.5B-Instruct, GGUF {SHA256}"}}
 
 
 def main() -> None:
-    """Run what is missing, then write the result."""
+    """Run what is missing; write the result when nothing is."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--model", type=Path, required=True, help="the GGUF file, or a folder "
                         "with the wheels")  # fmt: skip
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--pilot", action="store_true")
-    parser.add_argument("--set", action="append", default=[], dest="sets")
+    parser.add_argument("--set", action="append", default=[], help="of a pilot's settings")
+    parser.add_argument("--cells", type=int, help="most cells to run now")
     arguments = parser.parse_args()
     out, model = arguments.out.resolve(), arguments.model.resolve()
     out.mkdir(parents=True, exist_ok=True)
     model = model_file(model) if model.is_dir() else model
+    model = plain_model(model, out)
     settings = configuration(test_data(), model, out, pilot=arguments.pilot)
     config = out / "experiment.yaml"
     config.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-    sets = [word for text in arguments.sets for word in ("--set", text)]
-    subprocess.run([sys.executable, "-m", "tamis", "experiment", str(config), *sets], check=True)
-    found = json.loads((out / "results.json").read_text(encoding="utf-8"))
-    kept = {name: found[name] for name in found if name != "cells"}
+    if arguments.pilot:
+        sets = [word for text in arguments.set for word in ("--set", text)]
+        subprocess.run(
+            [sys.executable, "-m", "tamis", "experiment", str(config), *sets], check=True
+        )
+        found = json.loads((out / "results.json").read_text(encoding="utf-8"))
+        found = {name: found[name] for name in found if name != "cells"}
+        found = {"environment": environment(), **found}
+    else:
+        ran = run_cells(config, environment(), arguments.cells)
+        left = [cell.name for cell in cells(ran) if cell.name not in read(CELLS)]
+        if left:
+            print(f"{len(left)} cells are left: {', '.join(left)}")
+            return
+        found = together(ran, seed=0)
     write_result(
         "transfer_pilot" if arguments.pilot else "transfer",
-        {"environment": environment(), "settings": without_places(settings), **kept},
+        {"settings": without_places(settings), **found},
     )
 
 

@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 import toy
-from tamis.cli.experiment import run_experiment, run_one
+from tamis.cli.experiment import prepare_experiment, run_experiment, run_one
 from tamis.cli.experiment_config import ExperimentConfig
 from tamis.errors import ConfigError, MismatchError
 from tamis.report.render import write_report
@@ -239,3 +239,32 @@ def test_an_unknown_cell_is_named(folder: Path, tmp_path: Path) -> None:
     settings = ExperimentConfig.read(config(folder, tmp_path / "one"))
     with pytest.raises(ConfigError, match=r"no cell 'all/other-0'\. Cells: all/nothing, all/every"):
         run_one(settings, "all/other-0")
+
+
+@pytest.mark.slow
+def test_cells_run_one_by_one_after_preparing(folder: Path, tmp_path: Path) -> None:
+    """Rankings and rows come first; each finished cell is off the list; results come last."""
+    arms = {"nothing": {}, "everything": {}, "loss": {"method": "loss"}}
+    file = config(folder, tmp_path / "few", arms=arms, seeds=[0])
+    settings = ExperimentConfig.read(file)
+    left = prepare_experiment(settings)
+    assert left == ["all/nothing", "all/everything-steps-0", "all/loss-0.75-steps-0"]
+    assert (settings.out / "rankings" / "all" / "loss" / "manifest.json").exists()
+    assert not (settings.out / "cells").exists()
+    for number, name in enumerate(left):
+        assert prepare_experiment(settings) == left[number:]
+        run_one(settings, name)
+    assert prepare_experiment(settings) == []
+    assert not (settings.out / "results.json").exists()
+    run_experiment(settings)
+    measures = results(settings.out)["groups"][0]["measures"]
+    assert set(measures["preference_margin"]["arms"]) == set(arms)
+
+
+@pytest.mark.parametrize("other", ["--json", "--cell=all/nothing"])
+def test_preparing_has_no_results(folder: Path, tmp_path: Path, other: str) -> None:
+    """What asks for them is refused before anything is read."""
+    result = tamis("experiment", config(folder, tmp_path / "none"), "--prepare", other)
+    assert result.returncode == 2
+    assert f"leave out {other.partition('=')[0]}" in result.stderr
+    assert not (tmp_path / "none").exists()

@@ -13,11 +13,7 @@ Every piece is a stage of its own, so that a killed experiment goes on where it 
 
 from __future__ import annotations
 
-import os
-import queue
-import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,20 +22,18 @@ from tamis.cli.config import EvaluateSettings, FinetuneSettings
 from tamis.cli.experiment_beforehand import write_entry
 from tamis.cli.experiment_config import Cell, ExperimentConfig, cells
 from tamis.cli.experiment_rows import Data, ranking_folder, read_data, run_ranking, run_rows
+from tamis.cli.experiment_workers import run_in_processes
 from tamis.cli.judging import read_questions, refuse_ranking_guard
 from tamis.cli.model_stages import judge_identities, run_evaluate, run_finetune
-from tamis.cli.processes import Children
 from tamis.cli.progress import ProgressReport
 from tamis.cli.prune import PruneSettings, run_prune
 from tamis.cli.stages import Common, stage_model
 from tamis.data.load import DataConfig
-from tamis.errors import ConfigError, TamisError
+from tamis.errors import ConfigError
 from tamis.methods import build_method
 from tamis.runs import locked, read_manifest
 from tamis.selection.select import count_for_ratio
 from tamis.training.config import FinetuneConfig
-
-TAIL_CHARACTERS = 600  # of what a failed cell wrote
 
 
 @dataclass(frozen=True)
@@ -114,28 +108,59 @@ def run_experiment(
 
     say = say or (lambda line: None)
     common = Common(config.out, config.ranking_seed, config.device, config.dtype, overwrite, report)
-    _refuse_ranking_guards(config)
-    read_questions(config.evaluate, config.prompts)  # a file that is not there is told now
+    _check_judges(config)
     with locked(config.out):
         data = read_data(config)
-        prepare_rows(config, data, common, say)
-        _refuse_rankers(config)
-        write_entry(config)
-        todo = cells(config)
-        # Seed by seed: an experiment that is stopped early has compared all arms.
-        order = sorted(todo, key=lambda cell: (cell.seed is not None, cell.seed or 0))
-        left = [cell for cell in order if overwrite or not folders(config, cell).finished]
+        order, left = _prepared(config, data, common, say)
         if config.workers > 1 and len(left) > 1:
             for cell in order:
                 if cell not in left:  # refused if it was run with other settings
                     run_cell(config, data, common, cell)
-            _in_processes(config, left, command, overwrite, say)
+            run_in_processes(config, left, command, overwrite, say)
         else:
             model = _Loaded(config, common)
             for number, cell in enumerate(order, 1):
                 run_cell(config, data, common, cell, model.get() if cell in left else None)
-                say(f"{number}/{len(todo)}  {cell.name}")
-        return write_results(config, data, [folders(config, cell) for cell in todo])
+                say(f"{number}/{len(order)}  {cell.name}")
+        return write_results(config, data, [folders(config, cell) for cell in cells(config)])
+
+
+def prepare_experiment(
+    config: ExperimentConfig, *, overwrite: bool = False, report: ProgressReport | None = None,
+    say: Callable[[str], None] | None = None,
+) -> list[str]:  # fmt: skip
+    """Rank and select for every arm and record what is fixed, so that cells can run one by one.
+
+    Args:
+        config: The experiment.
+        overwrite: As in `run_experiment`.
+        report: Progress.
+        say: Called with a line as each ranking finishes.
+
+    Returns:
+        Names of the cells that are not finished, seed by seed; `run_one` runs one.
+
+    Raises:
+        ConfigError: Another process runs the experiment.
+    """
+    common = Common(config.out, config.ranking_seed, config.device, config.dtype, overwrite, report)
+    _check_judges(config)
+    with locked(config.out):
+        data = read_data(config)
+        return [cell.name for cell in _prepared(config, data, common, say or (lambda _: None))[1]]
+
+
+def _prepared(
+    config: ExperimentConfig, data: Data, common: Common, say: Callable[[str], None]
+) -> tuple[list[Cell], list[Cell]]:
+    """Do what comes before the first cell; return all cells and those left, in order."""
+    prepare_rows(config, data, common, say)
+    _refuse_rankers(config)
+    write_entry(config)
+    # Seed by seed: an experiment that is stopped early has compared all arms.
+    order = sorted(cells(config), key=lambda cell: (cell.seed is not None, cell.seed or 0))
+    return order, [cell for cell in order
+                   if common.overwrite or not folders(config, cell).finished]  # fmt: skip
 
 
 def prepare_rows(
@@ -205,16 +230,17 @@ def run_one(config: ExperimentConfig, name: str, report: ProgressReport | None =
     found = {cell.name: cell for cell in cells(config)}
     if name not in found:
         raise ConfigError(f"there is no cell {name!r}. Cells: {', '.join(found)}.")
-    _refuse_ranking_guards(config)
+    _check_judges(config)
     _refuse_rankers(config)
-    read_questions(config.evaluate, config.prompts)
     common = Common(config.out, config.ranking_seed, config.device, config.dtype, False, report)
     data = read_data(config)
     write_entry(config, only_first=True)
     run_cell(config, data, common, found[name])
 
 
-def _refuse_ranking_guards(config: ExperimentConfig) -> None:
+def _check_judges(config: ExperimentConfig) -> None:
+    """Refuse a judge that ranks, and files of questions that are not there, before any work."""
+    read_questions(config.evaluate, config.prompts)
     for arm in config.arms.values():
         refuse_ranking_guard(config.evaluate, arm.method and arm.method.resolved())
 
@@ -240,43 +266,3 @@ class _Loaded:
         if self._model is None:
             self._model = stage_model(self._config, self._common)
         return self._model
-
-
-def _in_processes(
-    config: ExperimentConfig, left: Sequence[Cell], command: Sequence[str], overwrite: bool,
-    say: Callable[[str], None],
-) -> None:  # fmt: skip
-    """Run cells side by side; a failed one does not stop the others, and none outlives this."""
-    if not command:
-        raise ConfigError("workers > 1 needs the command line; set workers to 1 from Python.")
-    if overwrite:
-        raise ConfigError("--overwrite runs with one worker: set workers=1.")
-    failed: dict[str, str] = {}
-    threads = max(1, (os.cpu_count() or 1) // config.workers)
-
-    free: queue.Queue[int | None] = queue.Queue()
-    for worker in range(config.workers):
-        free.put(config.gpus[worker % len(config.gpus)] if config.gpus else None)
-
-    def run(cell: Cell) -> None:
-        gpu = free.get()
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        if gpu is not None:
-            environment["CUDA_VISIBLE_DEVICES"] = str(gpu)
-        status, errors = children.run(
-            [sys.executable, "-m", "tamis", "experiment", *command, "--cell", cell.name],
-            environment,
-        )
-        free.put(gpu)
-        if status:
-            failed[cell.name] = errors.strip()[-TAIL_CHARACTERS:]
-        say(f"{'failed' if status else 'done'}  {cell.name}")
-
-    with ThreadPoolExecutor(config.workers) as pool, Children() as children:
-        list(pool.map(run, left))
-    if failed:
-        name, tail = next(iter(failed.items()))
-        raise TamisError(
-            f"{len(failed)} of {len(left)} cells failed: {', '.join(failed)}. The first, {name}, "
-            f"ended with: {tail} The others are done; run again for these."
-        )

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from tamis.cli.app import cli, say, stderr
 from tamis.cli.options import AsJson, Overwrite, Sets
+from tamis.errors import ConfigError
 
 
 @cli.command()
@@ -20,17 +21,29 @@ def experiment(
     cell: Annotated[str | None, typer.Option(
         "--cell", help="Run this cell alone; its rows must be there. For schedulers."
     )] = None,
+    prepare: Annotated[bool, typer.Option(
+        "--prepare", help="Rank and select only; prints the names of the cells left, for --cell."
+    )] = False,
 ) -> None:  # fmt: skip
     """Fine-tune and evaluate arms x seeds x rates on equal terms; finished cells are skipped."""
-    from tamis.cli.experiment import run_experiment, run_one
+    from tamis.cli.experiment import prepare_experiment, run_experiment, run_one
     from tamis.cli.experiment_config import ExperimentConfig
     from tamis.cli.progress import ProgressReport
     from tamis.report.terminal import terminal_summary
 
+    if prepare and (cell is not None or as_json):
+        other = "--cell" if cell is not None else "--json"
+        raise ConfigError(
+            f"--prepare comes before the cells and has no results: leave out {other}."
+        )
     settings = ExperimentConfig.read(config, sets or [])
     with ProgressReport(stderr) as progress:
         if cell is not None:
             run_one(settings, cell, progress)
+            return
+        if prepare:
+            left = prepare_experiment(settings, overwrite=overwrite, report=progress, say=say)
+            typer.echo("".join(f"{name}\n" for name in left), nl=False)
             return
         command = [str(config), *(word for text in sets or [] for word in ("--set", text))]
         found = run_experiment(
