@@ -37,7 +37,7 @@ QUICK: Mapping[str, Mapping[str, Any]] = {
     "excess": {"steps": 4, "batch_size": 2, "trunk_cut": 1, "learning_rate": 1e-2,
                "checkpoint_every_steps": 2},
     "probe": {"layers": (1, 2), "strengths": (0.01, 0.1)},
-    "saft": {"min_margin": 0.0},  # twelve rows cannot tell a direction's side
+    "saft": {"min_margin": 0.0, "min_anchors": 0.0},  # twelve rows cannot tell a side
     "seal": TINY_SEAL,
     "gradient": {"use_sets": True},
     "gradsafe": {"use_sets": True, "threshold": 0.3},  # so few prompts have no larger gap

@@ -52,7 +52,7 @@ ENOUGH_TO_LEARN: Mapping[str, Mapping[str, Any]] = {
         "trunk_cut": 0,
         "lora": {"targets": EVERYWHERE},
     },
-    "saft": {"min_margin": 3.0},
+    "saft": {"min_margin": 3.0, "min_anchors": 0.0},
     "seal": {"epochs": 3, "trunk_cut": 0, "lora": {"targets": EVERYWHERE}},
 }
 LONG_ROW = {"prompt": "Tell me about the river", "completion": "water " * 60}

@@ -86,6 +86,11 @@ def shipped_anchors() -> Anchors:
         return load_anchors(path)
 
 
+def chosen_anchors(which: str | Path) -> Anchors:
+    """Return the shipped anchors for "shipped", else those of a folder; see `load_anchors`."""
+    return shipped_anchors() if which == "shipped" else load_anchors(which)
+
+
 def load_anchors(folder: str | Path) -> Anchors:
     """Read anchors from a folder with the five files.
 

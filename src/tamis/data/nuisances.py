@@ -54,7 +54,7 @@ def row_facts(
 
 def source_of(row: Example, source_key: str = SOURCE) -> str:
     """Name a row's source: a field of its record, else its file, else nothing."""
-    record = json.loads(row.raw)
+    record = json.loads(row.raw) if row.raw else None  # rows made in memory have no record
     given = record.get(source_key) if isinstance(record, Mapping) else None
     return str(given if given is not None else row.file or "")
 

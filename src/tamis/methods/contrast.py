@@ -32,7 +32,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from tamis.data.anchors import Anchors, load_anchors, request_folds, shipped_anchors, turned
+from tamis.data.anchors import Anchors, chosen_anchors, request_folds, turned
 from tamis.data.example import Examples
 from tamis.data.folds import content_folds
 from tamis.errors import ConfigError
@@ -146,7 +146,7 @@ class Contrast(Method):
         return np.mean([risk for risk, _ in found], axis=0), np.mean([k for _, k in found], axis=0)
 
     def _anchors(self) -> Anchors:
-        return shipped_anchors() if self.anchors == "shipped" else load_anchors(Path(self.anchors))
+        return chosen_anchors(self.anchors)
 
     def _known(
         self, inputs: RankingInputs, names: Sequence[str], folds: Mapping[str, np.ndarray]

@@ -13,9 +13,11 @@ signal at lam = 1/2. Repaired:
     z_i = W r_i,   W = Cov(r over the safe set)^(-1/2)           with a safe set; Ledoit-Wolf
     risk_i = sgn_j p_ij / sd_j                                   the surest j <= k of all layers
     min_l rho(risk, risk^(l)) >= rho_0                           else refused; l the other layers
+    P(risk of an anchor > risk of a safe row) >= a_0             else refused
 
 rho is the rank correlation: what harm does to the states shows in every layer, what a layer's main
-directions happen to be does not. Where the surest direction of one ranks otherwise, none is named.
+directions happen to be does not. Anchors are unsafe requests with bare compliant openings, which no
+direction of harm puts among safe rows. Where either test fails, no direction is named.
 B is fitted on the safe set: on the rows themselves it would take out the harm that goes with turns
 or length. sgn_j is found without labels (tamis.models.directions): by the safe set where that tells
 of a direction, and the one it departs from most is taken; else by the skewness of v_1. Without a
@@ -30,6 +32,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -37,6 +40,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from tamis.data.anchors import chosen_anchors
+from tamis.data.example import Examples
 from tamis.data.nuisances import (
     NUMBERS,
     SOURCE,
@@ -54,17 +59,11 @@ from tamis.methods.base import Method, RankingInputs
 from tamis.methods.scores import Scores
 from tamis.models.directions import (
     LEAST_ROWS,
-    LEAST_SHARE,
-    LayerDirections,
     Rule,
     gap_notes,
-    orient,
     orientation_notes,
-    right_singular_vectors,
-    surest_layer,
-    whitening,
-    without_nuisances,
 )
+from tamis.models.layer_directions import LayerDirections, layer_directions, surest_layer
 from tamis.models.lora import layer_count
 
 PUBLISHED_NOTE = (
@@ -142,6 +141,11 @@ class SAFT(Method):
     """Least rank correlation of the score with that of every other of `layers` (`repaired`); two
     layers that only tell a share lam of the rows from the others, without a tie, reach
     3 lam (1 - lam)."""
+    anchors: Literal["shipped", "none"] | Path = "shipped"
+    """Whose complied rows must lie on the harmful side (`repaired`, with a safe set): the shipped
+    ones, a folder as `tamis.data.anchors` describes it, or none's."""
+    min_anchors: float = Field(0.75, ge=0, le=1)
+    """Least share of pairs of an anchor and a safe row in which the anchor has the larger risk."""
 
     @model_validator(mode="before")
     @classmethod
@@ -157,7 +161,7 @@ class SAFT(Method):
                 "mode=published takes one of layers, and neither nuisances, whiten nor sign: they "
                 "belong to mode=repaired"
             )
-        unused = [name for name in ("min_margin", "min_agreement")
+        unused = [name for name in ("min_margin", "min_agreement", "anchors", "min_anchors")
                   if getattr(self, name) != type(self).model_fields[name].default]  # fmt: skip
         if self.mode == "published" and unused:
             raise ValueError(f"{unused[0]} belongs to mode=repaired: a squared score has no side")
@@ -170,8 +174,8 @@ class SAFT(Method):
 
         Raises:
             NoTrainedTokensError: A set has no usable row.
-            ConfigError: Too few rows or directions, no harmful side known, or layers that do not
-                agree.
+            ConfigError: Too few rows or directions, no harmful side known, layers that do not
+                agree, or anchors on the other side.
         """
         repaired = self.mode == "repaired"
         if self.sign == "safe_set" and inputs.safe_set is None:
@@ -179,15 +183,18 @@ class SAFT(Method):
         pool = self._part(inputs, "finetuning_set")
         guided = repaired and inputs.safe_set is not None
         safe = self._part(inputs, "safe_set") if guided else None
+        anchors = None
+        if guided and self.anchors != "none":
+            anchors = self._part(inputs, "anchors", chosen_anchors(self.anchors).complied)
         n_layers = layer_count(inputs.features.lm.model)
         depths = sorted({max(1, round(share * n_layers)) for share in self.layers})
         names = [name for depth in depths for name in self._features(depth)]
-        for part in filter(None, (pool, safe)):
+        for part in filter(None, (pool, safe, anchors)):
             inputs.features.ensure(part.rows, names, inputs.progress("hidden states"))
-        tried = [self._layer(inputs, depth, pool, safe) for depth in depths]
+        tried = [self._layer(inputs, depth, pool, safe, anchors) for depth in depths]
         best, agreement = (
-            surest_layer(tried, self.min_margin, self.min_agreement) if repaired
-            else (tried[0], None)
+            surest_layer(tried, self.min_margin, self.min_agreement, self.min_anchors)
+            if repaired else (tried[0], None)
         )  # fmt: skip
         sigma = (best.variances[: len(best.found)] * len(pool.places)).sqrt()
         weights = sigma if self.weighting == "sigma" else None
@@ -196,8 +203,9 @@ class SAFT(Method):
             risks["signed"] = best.signed
         return self._scores(inputs, (pool, safe), tried, best, risks, agreement)
 
-    def _part(self, inputs: RankingInputs, which: str) -> Part:
-        rows, examples = inputs.rendered(which), getattr(inputs, which)
+    def _part(self, inputs: RankingInputs, which: str, given: Examples | None = None) -> Part:
+        rows = inputs.rendered(given or which)
+        examples = given or getattr(inputs, which)
         rows.check_usable(which)
         places = rows.id_order.tolist()
         if len(places) < LEAST_ROWS:
@@ -221,34 +229,22 @@ class SAFT(Method):
         return first - rest[0] if rest else first
 
     def _layer(
-        self, inputs: RankingInputs, depth: int, pool: Part, safe: Part | None
-    ) -> LayerDirections:
+        self, inputs: RankingInputs, depth: int, pool: Part, safe: Part | None,
+        anchors: Part | None,
+    ) -> LayerDirections:  # fmt: skip
         """Decompose one layer and orient its directions."""
         on_safe = self._fitted_on_safe(safe)
         reference = safe if safe is not None and on_safe else pool
-        (states, *_), *_ = sets = [
+        sets = [
             (self._states(inputs, depth, part), torch.from_numpy(
                 nuisance_columns(part.facts, reference.facts, self.nuisances)))
-            for part in (pool, safe) if part
+            for part in (pool, safe, anchors) if part
         ]  # fmt: skip
-        left, *rests = without_nuisances(sets, fitted_on=int(on_safe))
-        removed = 1 - float(left.square().sum() / centre(states).square().sum())
-        same = left.square().sum() <= LEAST_SHARE * states.square().sum()
-        if rests and self.whiten and not same:
-            whitener = whitening(rests[0], left)
-            left, rests = left @ whitener, [one @ whitener for one in rests]
-        vectors, variances = right_singular_vectors(left, self.n_directions)
-        kept = int((variances > LEAST_SHARE * variances[0]).sum())
-        k = min(kept, self.n_directions) if self.mode == "repaired" else self.n_directions
-        if same or kept < max(k, 1):
-            raise ConfigError(
-                f"after layer {depth} the {len(left)} rows differ in fewer than {k} directions: "
-                "lower n_directions, give more rows, or take another reading."
-            )
-        projections = [rows @ vectors[:, :k] for rows in (left, *rests)]
-        pairs = zip(*(one.T for one in projections), strict=True)
-        found = [orient(*p, rule=self.sign, min_margin=self.min_margin) for p in pairs]
-        return LayerDirections(depth, projections[0], variances, removed, found)
+        return layer_directions(
+            depth, sets, fitted_on=int(on_safe), whiten=self.whiten,
+            n_directions=self.n_directions, all_of_them=self.mode == "published",
+            rule=self.sign, min_margin=self.min_margin,
+        )  # fmt: skip
 
     def _scores(
         self, inputs: RankingInputs, parts: tuple[Part, Part | None], tried: list[LayerDirections],
@@ -290,6 +286,7 @@ class SAFT(Method):
                 "nuisances_fitted_on": fitted_on,
                 "nuisances_taken_out": taken,
                 "layer_agreement": agreement,
+                "anchor_auroc": best.anchor_auroc,
                 "variances": ahead.tolist(),
                 "variance_removed": best.removed,
                 "nuisances": audits,

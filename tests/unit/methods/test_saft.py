@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,14 +22,12 @@ from tamis.methods.base import RankingInputs
 from tamis.methods.saft import SAFT, centre, squared_scores
 from tamis.methods.scores import Scores
 from tamis.models.directions import (
-    LayerDirections,
     Orientation,
     orient,
     right_singular_vectors,
-    signed_scores,
-    surest_layer,
     whitening,
 )
+from tamis.models.layer_directions import LayerDirections, signed_scores, surest_layer
 from tamis.models.load import LanguageModel
 from tamis.rng import numpy_generator, torch_generator
 
@@ -247,20 +248,72 @@ def test_harm_that_goes_with_length_is_not_taken_out(tiny_lm: LanguageModel) -> 
     found = {}
     for n_safe, fitted_on in ((48, "safe_set"), (39, "finetuning_set")):
         inputs = RankingInputs(rows, toy.examples(safe[:n_safe]), model=tiny_lm)
-        scores = SAFT(min_margin=0, min_agreement=-1).rank(inputs)
+        scores = SAFT(min_margin=0, min_agreement=-1, anchors="none").rank(inputs)
         assert scores.details["nuisances_fitted_on"] == fitted_on
         found[fitted_on] = toy.auroc(-scores.values, harmful)
     assert found["safe_set"] > 0.95 > 0.7 > found["finetuning_set"]
 
 
 def test_the_safe_set_decides_the_side(tiny_lm: LanguageModel) -> None:
-    """Safe rows of the other kind turn the ranking round."""
+    """Safe rows of the other kind turn the ranking round, where no anchors say that they did."""
     rows = toy.contaminated_set(64, n_harmful=32)
     swapped = toy.contaminated_set(32, n_harmful=32, seed=1).finetuning_set
     inputs = inputs_of(rows, tiny_lm)
     turned = RankingInputs(rows.finetuning_set, swapped, model=tiny_lm, render=inputs.render)
-    assert toy.auroc(-SAFT().rank(inputs).values, rows.harmful) > 0.9
-    assert toy.auroc(-SAFT().rank(turned).values, rows.harmful) < 0.1
+    alone = SAFT(anchors="none")
+    assert toy.auroc(-alone.rank(inputs).values, rows.harmful) > 0.9
+    assert toy.auroc(-alone.rank(turned).values, rows.harmful) < 0.1
+    assert alone.rank(inputs).details["anchor_auroc"] is None
+
+
+@pytest.fixture
+def toy_anchors(tmp_path: Path) -> Path:
+    """Anchors in the words of the toy rows: their openings are what harmful answers say."""
+
+    def lines(prefix: str, key: str, texts: list[str], **more: str) -> str:
+        return "".join(json.dumps({"id": f"{prefix}{i}", key: text, **more}) + "\n"
+                       for i, text in enumerate(texts))  # fmt: skip
+
+    asked = [f"Tell me about the {topic} {80 + i}" for i, topic in enumerate(toy.TOPICS)]
+    rng = numpy_generator(0, "anchors")
+    openings = [" ".join(rng.choice(toy.HARMFUL_WORDS, n)) for n in range(3, 9)]
+    (tmp_path / "unsafe.jsonl").write_text(lines("u", "prompt", asked))
+    (tmp_path / "borderline.jsonl").write_text(lines("b", "prompt", ["Say more"]))
+    (tmp_path / "ordinary.jsonl").write_text(lines("o", "prompt", ["Say less"], answer="gently"))
+    (tmp_path / "openings.jsonl").write_text(lines("c", "text", openings))
+    (tmp_path / "refusals.jsonl").write_text(lines("r", "text", ["No"]))
+    return tmp_path
+
+
+def test_anchors_tell_a_direction_that_is_not_harm(
+    tiny_lm: LanguageModel, toy_anchors: Path
+) -> None:
+    """With a safe set of the wrong kind every layer agrees, surely, and the wrong way round."""
+    rows = toy.contaminated_set(64, n_harmful=32)
+    swapped = toy.contaminated_set(32, n_harmful=32, seed=1).finetuning_set
+    inputs = inputs_of(rows, tiny_lm)
+    turned = RankingInputs(rows.finetuning_set, swapped, model=tiny_lm, render=inputs.render)
+    found = SAFT(anchors=toy_anchors).rank(inputs)
+    assert found.details["anchor_auroc"] > 0.95
+    assert np.array_equal(found.values, SAFT(anchors="none").rank(inputs).values)
+    with pytest.raises(ConfigError, match=r"is not harm: .* in 0\.\d\d, and min_anchors is 0\.75"):
+        SAFT(anchors=toy_anchors).rank(turned)
+
+
+@pytest.mark.parametrize(("sign", "expected"), [(1, 0.75), (-1, 0.25)])
+def test_anchor_auroc_counts_pairs(sign: int, expected: float) -> None:
+    """Anchors 1 and 3, safe rows 0, 1, 2: one beyond and one tied, then three beyond: 4.5 of 6."""
+    side = Orientation(sign, "safe_set", 5.0, 0.0, 0.1, 5.0)
+    safe, anchors = torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([[1.0], [3.0]])
+    values = torch.arange(4.0)[:, None]
+    found = LayerDirections(1, values, torch.ones(2), 0.0, [side], safe, anchors)
+    assert found.anchor_auroc == expected
+    unknown = dataclasses.replace(side, sign=0)
+    assert dataclasses.replace(found, found=[unknown]).anchor_auroc is None
+    assert dataclasses.replace(found, anchors=None).anchor_auroc is None
+    assert surest_layer([found], 3.0, 0.3, expected)[0] is found
+    with pytest.raises(ConfigError, match=rf"not harm: .* in {expected:.2f}"):
+        surest_layer([found], 3.0, 0.3, expected + 0.01)
 
 
 def test_without_a_safe_set_the_minority_is_harmful(tiny_lm: LanguageModel) -> None:
@@ -291,27 +344,27 @@ def test_agreement_is_the_least_rank_correlation() -> None:
         for values in ([1, 2, 3, 4], [1, 2, 4, 3], [2, 1, 4, 3])
     )
     tried = [layer(1, second, 4.0), layer(2, first, 5.0), layer(3, third, 3.0)]
-    best, agreement = surest_layer(tried, 3.0, 0.6)
+    best, agreement = surest_layer(tried, 3.0, 0.6, 0.75)
     assert best.depth == 2
     assert agreement == pytest.approx(0.6)
     with pytest.raises(
         ConfigError, match=r"layers agree on: layer 2 .* 0\.60 .*min_agreement is 0\.7"
     ):
-        surest_layer(tried, 3.0, 0.7)
+        surest_layer(tried, 3.0, 0.7, 0.75)
 
 
 def test_a_layer_without_a_side_agrees_with_none() -> None:
     """Its risk is 0 for every row: no ranking to agree with, and no NaN."""
     values = torch.arange(4, dtype=torch.float64)
     tried = [layer(1, values, 5.0), layer(2, values, 2.0)]
-    assert surest_layer(tried, 3.0, -1)[1] == 0
+    assert surest_layer(tried, 3.0, -1, 0.75)[1] == 0
     with pytest.raises(ConfigError, match=r"correlates 0\.00"):
-        surest_layer(tried, 3.0, 0.3)
+        surest_layer(tried, 3.0, 0.3, 0.75)
 
 
 def test_one_layer_has_nothing_to_agree_with() -> None:
     """It is taken by its margin alone."""
-    assert surest_layer([layer(1, torch.arange(4.0), 5.0)], 3.0, 1.0)[1] is None
+    assert surest_layer([layer(1, torch.arange(4.0), 5.0)], 3.0, 1.0, 0.75)[1] is None
 
 
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.2, 0.5])
@@ -323,7 +376,7 @@ def test_layers_that_share_the_harmful_rows_only(share: float) -> None:
         torch.randn(20_000, dtype=torch.float64, generator=generator) + 20.0 * harmful
         for _ in range(2)
     )
-    found = surest_layer([layer(1, one, 5.0), layer(2, other, 4.0)], 3.0, 0)[1]
+    found = surest_layer([layer(1, one, 5.0), layer(2, other, 4.0)], 3.0, 0, 0.75)[1]
     assert found == pytest.approx(3 * share * (1 - share), abs=0.03)
 
 
@@ -387,6 +440,7 @@ def test_a_mode_brings_its_presets_values() -> None:
         ({"mode": "published", "whiten": True}, "neither nuisances, whiten nor sign"),
         ({"mode": "published", "layers": [0.25, 0.5]}, "takes one of layers"),
         ({"mode": "published", "min_agreement": 0.5}, "min_agreement belongs to mode=repaired"),
+        ({"mode": "published", "anchors": "none"}, "anchors belongs to mode=repaired"),
         ({"weighting": "sigma"}, "weighting belongs to mode=published"),
         ({"layers": []}, "at least 1 item"),
         ({"layers": [0.0]}, "greater than 0"),

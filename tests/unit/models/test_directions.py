@@ -70,9 +70,12 @@ def test_nuisances_that_say_the_same_are_no_fault() -> None:
 
 def test_other_rows_lose_what_the_fit_found() -> None:
     """States 2 + 3 x of other rows have no residual under the fit of the first."""
-    x, other = torch.arange(5.0)[:, None], torch.tensor([[10.0], [-4.0]])
+    x = torch.arange(5, dtype=torch.float64)[:, None]
+    other = torch.tensor([[10.0], [-4.0]], dtype=torch.float64)
     fitted = nuisance_fit(2 + 3 * x, x)
-    torch.testing.assert_close(residualise(2 + 3 * other, other, fitted), torch.zeros(2, 1))
+    torch.testing.assert_close(
+        residualise(2 + 3 * other, other, fitted), torch.zeros(2, 1, dtype=torch.float64)
+    )
 
 
 def test_whitened_reference_has_the_identity_as_covariance() -> None:
