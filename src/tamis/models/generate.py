@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -74,7 +75,7 @@ def _generate_batch(
     neutral: dict[str, Any] = {"temperature": None, "top_p": None, "top_k": None}
     if temperature > 0:
         neutral = {"temperature": temperature, "top_p": 1.0, "top_k": 0}
-    with scoped_torch_seed(seed[0], "generate", seed[1]):
+    with scoped_torch_seed(seed[0], "generate", seed[1]), _dense_head_input(lm.model):
         output = lm.model.generate(
             input_ids=ids.to(lm.device),
             attention_mask=mask.to(lm.device),
@@ -86,6 +87,22 @@ def _generate_batch(
             **neutral,
         )
     return [_before_end(row.tolist(), stops) for row in output[:, width:].cpu()]
+
+
+@contextlib.contextmanager
+def _dense_head_input(model: Any) -> Iterator[None]:
+    """Hand the output projection its input without gaps.
+
+    Of a prompt it gets the last position only, a slice with gaps, and torch then multiplies by one
+    copy of the weights for every prompt: in bfloat16 on a CPU 4 GB more and 50 s instead of .1 s
+    for 16 prompts and 151,936 words.
+    """
+    head = model.get_output_embeddings()
+    handle = head.register_forward_pre_hook(lambda _m, args: (args[0].contiguous(), *args[1:]))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _before_end(tokens: list[int], stops: set[int]) -> list[int]:
