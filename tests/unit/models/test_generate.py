@@ -132,3 +132,16 @@ def test_no_prompts_no_answers(tiny_lm: LanguageModel) -> None:
     silent = dataclasses.replace(tiny_lm, model=torch.nn.Module())
     silent.model.generation_config = tiny_lm.model.generation_config
     assert generate(silent, [], max_new_tokens=2) == []
+
+
+def test_the_output_projection_reads_without_gaps(tiny_lm: LanguageModel) -> None:
+    """Also the last positions of several prompts; afterwards the model is as it was."""
+    head, seen = tiny_lm.model.get_output_embeddings(), []
+    handle = head.register_forward_hook(lambda _m, args, _out: seen.append(args[0]))
+    try:
+        generate(tiny_lm, PROMPTS, max_new_tokens=2)
+    finally:
+        handle.remove()
+    assert seen[0].shape[:2] == (len(PROMPTS), 1)
+    assert all(hidden.is_contiguous() for hidden in seen)
+    assert not head._forward_pre_hooks
