@@ -8,10 +8,13 @@ import statsmodels.api as sm
 from statsmodels.stats.contingency_tables import mcnemar as peer_mcnemar
 from statsmodels.stats.inter_rater import cohens_kappa as peer_kappa
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.power import NormalIndPower
+from statsmodels.stats.power import NormalIndPower, TTestPower
+from statsmodels.stats.proportion import proportion_confint
 
 from tamis.evaluation.agreement import cohens_kappa
 from tamis.evaluation.length_control import fit_logistic
+from tamis.evaluation.power import detectable_shift
+from tamis.evaluation.score_intervals import rate_interval, tango_interval
 from tamis.evaluation.significance import holm, mcnemar
 from tamis.evaluation.statistics import detectable_mean
 from tamis.rng import numpy_generator
@@ -75,3 +78,30 @@ def test_detectable_mean_has_its_power(sd: float, n: int) -> None:
     effect = (detectable_mean(sd, n) or 0) / sd
     power = NormalIndPower(ddof=0).power(effect, n, 0.05, ratio=0)
     assert power == pytest.approx(0.8, abs=1e-5)
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 1), (1, 100), (3, 100), (50, 100), (300, 300)])
+def test_a_rate_of_one_seed(k: int, n: int) -> None:
+    """Wilson's."""
+    expected = proportion_confint(k, n, method="wilson")
+    assert rate_interval(k / n, n) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [7, 100])
+def test_tangos_interval_leaves_out_zero_where_mcnemars_score_test_does(n: int) -> None:
+    """Without a continuity correction, for all pairs of counts up to 6."""
+    for up in range(7):
+        for down in range(min(6, n - up) + 1):
+            if up + down:
+                low, high = tango_interval(up, down, n) or (0, 0)
+                p = peer_mcnemar([[n, up], [down, 0]], exact=False, correction=False).pvalue
+                assert (low > 0 or high < 0) == (p < 0.05)
+
+
+@pytest.mark.parametrize("n_compared", [1, 7])
+@pytest.mark.parametrize("n", [20, 100])
+def test_detectable_shift_has_the_power_of_a_t_test(n: int, n_compared: int) -> None:
+    """A sum of two t quantiles comes within 2% of the power by the noncentral t."""
+    shift = detectable_shift(n**-0.5, n, n_compared)
+    power = TTestPower().power(shift, n, 0.05 / n_compared)
+    assert power == pytest.approx(0.8, abs=0.02)

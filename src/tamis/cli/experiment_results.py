@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tamis.cli.experiment_beforehand import beforehand, read_entries
 from tamis.cli.experiment_config import Cell, ExperimentConfig
 from tamis.cli.experiment_rows import ranking_folder, rows_in_reach, selection_figures
-from tamis.evaluation.experiment import arm_mean, read_values, summarise, table
+from tamis.evaluation.experiment import arm_mean, of_verdicts, read_values, summarise, table
 from tamis.evaluation.experiment_judges import judge_agreement
 from tamis.evaluation.overlap import rows_with_prompts
 from tamis.evaluation.prompts import chosen_prompts
@@ -78,7 +78,8 @@ def _rows(cell: Cell, values: Any) -> Iterator[dict[str, Any]]:
     """One row per measure: the mean over prompts of this cell alone."""
     for measure in values:
         array = table([values], measure, sorted(values[measure]))
-        found = arm_mean(array, numpy_generator(0, "experiment", "cell", measure))
+        draw = numpy_generator(0, "experiment", "cell", measure)
+        found = arm_mean(array, draw, of_verdicts(measure))
         yield {"part": cell.part, "arm": cell.arm, "ratio": cell.ratio, "budget": cell.budget,
                "seed": cell.seed, "measure": measure,
                **{name: found[name] for name in FIGURES}}  # fmt: skip

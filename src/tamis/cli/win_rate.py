@@ -13,7 +13,7 @@ from rich.console import Console
 
 from tamis.cli.app import cli
 from tamis.cli.config import Section, read_settings
-from tamis.cli.options import AsJson, Config, Overwrite, Seed, Sets
+from tamis.cli.options import AsJson, Config, Overwrite, Sets
 from tamis.errors import ConfigError, JudgeError, MismatchError
 from tamis.evaluation.judge_settings import JudgeSettings
 from tamis.files import json_line, write_json, write_text_atomic
@@ -70,7 +70,7 @@ def run_win_rate(
                     continue
                 found = judge_pairs(pairs, judge)
                 _refuse_unscored(judge.name, kind, found, settings.max_unscored_share)
-                figures = win_figures(pairs, found, common.seed)
+                figures = win_figures(pairs, found)
                 entries.append({"judge": judge.name, "identity": judge.identity,
                                 "rubric": one.rubric, "set": kind, **figures})  # fmt: skip
                 lines += [{"judge": judge.name, "set": kind, **line} for line in found]
@@ -129,15 +129,14 @@ def win_rate(
     reference: Annotated[Path, typer.Option("--reference", help="Folder of the evaluation to "
                                             "compare with, on the same prompts.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of this stage.")],
-    config: Config = None, sets: Sets = None, seed: Seed = 0, overwrite: Overwrite = False,
-    as_json: AsJson = False,
+    config: Config = None, sets: Sets = None, overwrite: Overwrite = False, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Ask judges which of two models' answers is better, in both orders."""
     from tamis.cli.stages import Common
 
     settings = read_settings(WinRateSettings, config, sets or [])
     manifest = run_win_rate(
-        settings, Common(out, seed, None, None, overwrite), model=model, reference=reference
+        settings, Common(out, overwrite=overwrite), model=model, reference=reference
     )
     if as_json:
         typer.echo(json.dumps(manifest["details"]["win_rates"]))

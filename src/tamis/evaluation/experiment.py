@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
 from tamis.evaluation.paired import paired_difference, prompt_differences
-from tamis.evaluation.significance import holm, sign_flip_p, smallest_sign_flip_p
-from tamis.evaluation.statistics import CONFIDENCE, wilson_interval
+from tamis.evaluation.power import too_few_prompts
+from tamis.evaluation.score_intervals import Resampled, rate_interval
+from tamis.evaluation.significance import holm, sign_flip_p
 from tamis.rng import numpy_generator
 
 Better = Literal["higher", "lower"] | None
@@ -38,6 +39,9 @@ MEASURES: Mapping[str, Better] = {
     "incoherence_rate": "lower",
     "response_tokens": None,
 }
+# Shares of prompts with some verdict, 1/2 where a comparison is even.
+VERDICTS = frozenset({"preference_rate", "attack_success_rate", "over_refusal_rate",
+                      "partial_refusal_rate", "task_accuracy", "incoherence_rate"})  # fmt: skip
 
 
 def read_values(folder: Path, checkable: Collection[str]) -> dict[str, dict[str, float | None]]:
@@ -100,7 +104,8 @@ def summarise(
         its interval (seeds nested in prompts), n prompts, seeds, and the standard deviation between
         seeds; `differences`: arm minus reference with interval, p of a sign-flip test (adjusted by
         Holm over the arms of one reference) and the smallest difference that would have been found
-        (80% power; None where nothing varied, or with `too_few_prompts` to find any).
+        (80% power at .05 / `n_compared` arms, see `power.py`; None with `too_few_prompts` to find
+        any, or where nothing varied in a measure that is no verdict).
     """
     names = [name for one in arms.values() for values in one for name in values]
     found: dict[str, Any] = {}
@@ -112,7 +117,7 @@ def summarise(
         found[measure] = {
             "better": MEASURES.get(measure.partition("/")[0]),
             "arms": {
-                arm: arm_mean(values, _draw(seed, measure, arm))
+                arm: arm_mean(values, _draw(seed, measure, arm), of_verdicts(measure))
                 for arm, values in scored.items()
             },
             "differences": [
@@ -124,12 +129,21 @@ def summarise(
     return found
 
 
-def arm_mean(values: np.ndarray, generator: np.random.Generator) -> dict[str, Any]:
+def of_verdicts(measure: str) -> bool:
+    """Whether a measure, of whichever judge, is a share of prompts with some verdict."""
+    return measure.partition("/")[0] in VERDICTS
+
+
+def arm_mean(
+    values: np.ndarray, generator: np.random.Generator, verdicts: bool = False
+) -> dict[str, Any]:
     """Return an arm's mean over prompts and seeds with its interval, seeds nested in prompts.
 
     Args:
         values: [seeds, prompts], NaN where unscored.
         generator: Of the bootstrap.
+        verdicts: Whether values are 0 to 1, of verdicts: the interval is Wilson's, with what seeds
+            vary added; see `rate_interval`. Else it is the bootstrap's.
 
     Returns:
         `value`, `low`, `high` (None without a score), `n` prompts, `n_unscored` prompts that no
@@ -137,29 +151,12 @@ def arm_mean(values: np.ndarray, generator: np.random.Generator) -> dict[str, An
     """
     found = paired_difference(values, np.zeros((1, values.shape[1])), generator)
     low, high = found.low, found.high
-    if found.value in (0, 1) and low == high and _binary(values):
-        # A bootstrap of equal outcomes has no width; the prompts are few all the same.
-        low, high = wilson_interval(found.value * found.n, found.n) or (low, high)
+    if verdicts and found.value is not None:
+        ends = cast("Resampled", (low, high, found.standard_error))
+        low, high = rate_interval(found.value, found.n, ends if found.n_seeds_a > 1 else None)
     return {"value": found.value, "low": low, "high": high, "n": found.n,
             "n_unscored": found.n_unpaired, "n_missing": found.n_unscored,
             "n_seeds": found.n_seeds_a, "seed_sd": found.seed_sd_a}  # fmt: skip
-
-
-def _binary(values: np.ndarray) -> bool:
-    return bool(np.isin(values[~np.isnan(values)], (0.0, 1.0)).all())
-
-
-def _interval_without_variation(
-    value: float, a: Mapping[str, Any], b: Mapping[str, Any]
-) -> tuple[float, float]:
-    """Interval of a difference of rates where no prompt differs: Newcombe's, of two Wilson ones.
-
-    Source: Newcombe 1998, "Interval estimation for the difference between independent
-    proportions", method 10; without pairing, and so too wide rather than too narrow.
-    """
-    below = np.hypot(a["value"] - a["low"], b["high"] - b["value"])
-    above = np.hypot(a["high"] - a["value"], b["value"] - b["low"])
-    return value - float(below), value + float(above)
 
 
 def table(evaluations: Sequence[Values], measure: str, prompts: Sequence[str]) -> np.ndarray:
@@ -168,35 +165,26 @@ def table(evaluations: Sequence[Values], measure: str, prompts: Sequence[str]) -
     return np.array(rows, dtype=np.float64).reshape(len(evaluations), len(prompts))
 
 
-def too_few_prompts(n: int) -> bool:
-    """Whether no difference between arms can be found on n prompts, however large it is."""
-    return n > 0 and smallest_sign_flip_p(n) > 1 - CONFIDENCE
-
-
 def _differences(
     arrays: Mapping[str, np.ndarray], reference: str, measure: str, seed: int
 ) -> Iterator[dict[str, Any]]:
     others = [arm for arm in arrays if arm != reference]
-    found = {
-        arm: paired_difference(
-            arrays[arm], arrays[reference], _draw(seed, measure, arm, reference)
-        ) for arm in others
-    }  # fmt: skip
     p_values = []
     for arm in others:
         per_prompt = prompt_differences(arrays[arm], arrays[reference])
         draw = _draw(seed, measure, arm, reference, "flip")
         p_values.append(sign_flip_p(per_prompt[~np.isnan(per_prompt)], draw))
+    # As many as Holm counts: an arm without a prompt in common is not compared.
+    n_compared = max(1, sum(p is not None for p in p_values))
     for arm, p, adjusted in zip(others, p_values, holm(p_values), strict=True):
-        one: dict[str, Any] = dict(found[arm].to_json())
-        pair = (arrays[arm], arrays[reference])
-        if one["value"] is not None and one["low"] == one["high"] and all(map(_binary, pair)):
-            sides = [arm_mean(values, _draw(seed, measure, "constant")) for values in pair]
-            one["low"], one["high"] = _interval_without_variation(one["value"], *sides)
-        one["too_few_prompts"] = too_few_prompts(one["n"])
-        if one["too_few_prompts"]:
-            one["detectable"] = None
-        yield {"arm": arm, "reference": reference, **one, "p": p, "p_holm": adjusted}
+        found = paired_difference(
+            arrays[arm], arrays[reference], _draw(seed, measure, arm, reference),
+            verdicts=of_verdicts(measure), n_compared=n_compared,
+        )  # fmt: skip
+        yield {
+            "arm": arm, "reference": reference, **found.to_json(),
+            "too_few_prompts": too_few_prompts(found.n, n_compared), "p": p, "p_holm": adjusted,
+        }  # fmt: skip
 
 
 def _place(measure: str) -> tuple[int, str]:

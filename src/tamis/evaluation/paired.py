@@ -23,6 +23,9 @@ where the spread of three seeds is about the standard error over prompts; 90% wi
 with five) where it is nearly all there is, because three numbers say little about a spread.
 Therefore the spread between seeds and the standard error over prompts stand beside it.
 
+Verdicts may be rare, and then a bootstrap is too narrow: theirs is a score interval, widened by
+what seeds vary (`score_intervals.py`). `power.py` says which difference would have been found.
+
 Source: Owen 2007, "The pigeonhole bootstrap", for resampling both sides of a table; McCarthy and
 Snowden 1985, "The bootstrap and finite population sampling", for S - 1 draws.
 
@@ -39,13 +42,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tamis.errors import MismatchError
-from tamis.evaluation.statistics import (
-    CONFIDENCE,
-    N_RESAMPLES,
-    detectable_difference,
-    percentile_interval,
-    resample_chunks,
-)
+from tamis.evaluation.power import detectable_shift, detectable_verdicts
+from tamis.evaluation.score_intervals import difference_interval
+from tamis.evaluation.statistics import N_RESAMPLES, percentile_interval, resample_chunks
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +66,10 @@ class Difference:
             these models; None for n = 1.
         seed_sd_a: SD over seeds of arm A's mean; None with one seed.
         seed_sd_b: The same of arm B.
-        detectable: Smallest true difference that would be found in 80% of such comparisons, from
-            `standard_error`; None where nothing varied, and the interval then says nothing either.
+        detectable: Smallest true difference that would be found in 80% of such comparisons, at
+            .05 / `n_compared`; None where the prompts are too few to find any, and for measures
+            that are no verdicts where nothing varied: their interval then says nothing either.
+        n_compared: Arms compared with the same one, this one included.
     """
 
     value: float | None
@@ -84,6 +85,7 @@ class Difference:
     seed_sd_a: float | None = None
     seed_sd_b: float | None = None
     detectable: float | None = None
+    n_compared: int = 1
 
     def to_json(self) -> dict[str, float | int | None]:
         """Return the fields under their own names, None where there is no data."""
@@ -157,9 +159,11 @@ def paired_difference(
     b: ArrayLike,
     generator: np.random.Generator,
     n_resamples: int = N_RESAMPLES,
-    confidence: float = CONFIDENCE,
+    *,
+    verdicts: bool = False,
+    n_compared: int = 1,
 ) -> Difference:
-    """Return arm A minus arm B with the percentile interval of a bootstrap over prompts and seeds.
+    """Return arm A minus arm B with its 95% interval over prompts and seeds.
 
     The top of this file says what is resampled and how far to trust it. Prompts may come in any
     order: they are sorted by their outcomes first. A prompt that some seeds lack is averaged over
@@ -171,44 +175,69 @@ def paired_difference(
         b: Outcomes of arm B on the same prompts in the same order; see `join_arms`.
         generator: Source of the resamples.
         n_resamples: Resamples of prompts and seeds.
-        confidence: Two-sided, in (0, 1).
+        verdicts: Whether outcomes say that something happened, 0 to 1. Their interval is Tango's,
+            with what seeds vary added, and not narrower than the bootstrap's with several seeds.
+        n_compared: Arms compared with the same one; `detectable` is at .05 divided by it.
 
     Raises:
-        ValueError: The arms differ in prompts, or a value is infinite.
+        ValueError: The arms differ in prompts, or a value is infinite or, of verdicts, outside 0
+            to 1.
     """
     first, second = _checked(a, b)
+    wrong = [arm[(arm < 0) | (arm > 1)] for arm in (first, second)] if verdicts else []
+    for values in filter(len, wrong):
+        raise ValueError(f"{values[0]} is no verdict, 0 to 1: leave verdicts=False for a scale")
     differences = prompt_differences(first, second)
     paired = ~np.isnan(differences)
     n = int(paired.sum())
-    first, second = first[:, paired], second[:, paired]
+    first, second, differences = first[:, paired], second[:, paired], differences[paired]
     n_unscored = int(np.isnan(first).sum() + np.isnan(second).sum())
     # A seed without any score among these prompts is no model that was measured.
     first, second = (arm[~np.isnan(arm).all(axis=1)] for arm in (first, second))
     sizes = (n, len(paired) - n, n_unscored, len(first), len(second))
     if not n:
-        return Difference(None, None, None, *sizes)
-    order = np.lexsort((*first, *second))
-    draws = np.concatenate(list(_draws(first[:, order], second[:, order], generator, n_resamples)))
-    # Only where scores are missing: prompts and seeds were drawn that have none together.
-    draws = draws[~np.isnan(draws)]
-    value = float(differences[paired].mean())
-    scale = max(float(np.nanmax(np.abs(arm))) for arm in (first, second))
-    if np.ptp(draws) <= 1e-12 * scale:  # rounding: nothing varied
-        low, high, standard_error = value, value, 0.0
-    else:
-        low, high = percentile_interval(draws, confidence)
-        standard_error = float(draws.std())
+        return Difference(None, None, None, *sizes, n_compared=n_compared)
+    value = float(differences.mean())
+    low, high, standard_error = _resampled(first, second, value, generator, n_resamples)
+    over_prompts = _sd(differences, n**-0.5)
+    detectable = detectable_shift(max(standard_error, over_prompts or 0.0), n, n_compared)
+    if verdicts:
+        moved = np.sort(differences)  # in any order the same sums to the last bit
+        up, down = float(moved.clip(min=0).sum()), float(-moved.clip(max=0).sum())
+        resampled = (low, high, standard_error) if max(len(first), len(second)) > 1 else None
+        low, high = difference_interval(up, down, n, resampled)
+        of_verdicts = detectable_verdicts(up, down, n, n_compared)
+        detectable = max(filter(None, (detectable, of_verdicts)), default=None)
     return Difference(
         value,
         low,
         high,
         *sizes,
         standard_error=standard_error,
-        prompt_standard_error=_sd(differences[paired], n**-0.5),
+        prompt_standard_error=over_prompts,
         seed_sd_a=_sd(np.nanmean(first, axis=1)),
         seed_sd_b=_sd(np.nanmean(second, axis=1)),
-        detectable=detectable_difference(standard_error, confidence=confidence),
+        detectable=detectable,
+        n_compared=n_compared,
     )
+
+
+def _resampled(
+    a: NDArray[np.float64],
+    b: NDArray[np.float64],
+    value: float,
+    generator: np.random.Generator,
+    n_resamples: int,
+) -> tuple[float, float, float]:
+    """Return both ends of the percentile interval and the standard error."""
+    order = np.lexsort((*a, *b))
+    draws = np.concatenate(list(_draws(a[:, order], b[:, order], generator, n_resamples)))
+    # Only where scores are missing: prompts and seeds were drawn that have none together.
+    draws = draws[~np.isnan(draws)]
+    scale = max(float(np.nanmax(np.abs(arm))) for arm in (a, b))
+    if np.ptp(draws) <= 1e-12 * scale:  # rounding: nothing varied
+        return value, value, 0.0
+    return *percentile_interval(draws), float(draws.std())
 
 
 def _draws(

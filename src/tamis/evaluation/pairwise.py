@@ -18,7 +18,6 @@ from tamis.errors import MismatchError
 from tamis.evaluation.length_control import length_controlled
 from tamis.evaluation.prompts import PromptKind
 from tamis.evaluation.win_rate import PairVerdict, Place, win_rate
-from tamis.rng import numpy_generator
 
 if TYPE_CHECKING:
     from tamis.evaluation.endpoint_judge import Pair, Preference
@@ -143,9 +142,7 @@ def judge_pairs(pairs: Sequence[AnswerPair], judge: PairJudge) -> list[dict[str,
     return lines
 
 
-def win_figures(
-    pairs: Sequence[AnswerPair], lines: Sequence[Mapping[str, Any]], seed: int
-) -> dict[str, Any]:
+def win_figures(pairs: Sequence[AnswerPair], lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the win rate and the one at equal length, as JSON values.
 
     `n_identical` counts the ties of equal answers, which no judge was asked about.
@@ -153,7 +150,6 @@ def win_figures(
     Args:
         pairs: As they were judged.
         lines: What `judge_pairs` gave, one each.
-        seed: Of the bootstrap.
     """
     verdicts = [PairVerdict(line["id"], _place(line["model_first"]),
                             _place(line["reference_first"])) for line in lines]  # fmt: skip
@@ -161,7 +157,7 @@ def win_figures(
         [float("nan") if v.outcome is None else v.outcome for v in verdicts],
         [len(pair.model or "") for pair in pairs], [len(pair.reference or "") for pair in pairs],
     )  # fmt: skip
-    found = win_rate(verdicts, numpy_generator(seed, "win rate"))
+    found = win_rate(verdicts)
     return {
         "win_rate": found.to_json(), "at_equal_length": controlled.to_json(),
         "n_identical": sum(line.get("identical", False) for line in lines),

@@ -1,7 +1,7 @@
 """Every interval of the project, in one place: Wilson for rates, seeded bootstraps for the rest.
 
-Differences between arms stand in `paired.py` and win rates in `win_rate.py`, both on top of this;
-p-values in `significance.py`.
+On top of this: differences between arms in `paired.py`, those of verdicts in `score_intervals.py`,
+win rates in `win_rate.py`; p-values in `significance.py`, what they could find in `power.py`.
 
 Rules that hold everywhere above this file:
 

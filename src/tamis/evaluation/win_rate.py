@@ -7,10 +7,13 @@ answer first and with the reference's, and its outcome is
     0    the reference is preferred in both orders
     1/2  a tie in both, or the orders differ: inconsistent, a tie, and counted
 
-    win rate = mean outcome = (wins + ties / 2) / n
+    win rate = mean outcome = (wins + ties / 2) / n = (1 + d) / 2,    d = (wins - losses) / n
 
 A prompt that is unscored in one order is unscored: the other alone would carry the judge's favour
 for a place. Exchanging the two models turns w into 1 - w exactly.
+
+The interval is that of d, Tango's (`score_intervals.py`): without ties it is Wilson's, ties make it
+as narrow as they are sure, and it keeps its coverage where wins or losses are rare.
 
 Verdicts are data here: who the judge is, and by which rubric it judged (safety and helpfulness are
 two win rates, never one), is the caller's to name. `length_control.py` takes out answer length.
@@ -26,13 +29,9 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tamis.evaluation.statistics import (
-    bootstrap_mean_interval,
-    detectable_difference,
-    wilson_interval,
-)
+from tamis.evaluation.power import detectable_verdicts
+from tamis.evaluation.score_intervals import tango_interval
 
 Place = Literal["first", "second", "tie"]
 
@@ -86,8 +85,8 @@ class WinRate:
         n_inconsistent: Prompts whose orders gave different verdicts.
         n_unscored: Prompts left out because an order has no verdict.
         standard_error: SD of the outcomes / sqrt(n); None below 2 prompts.
-        detectable: Smallest true distance from 1/2 that would be found in 80% of such comparisons;
-            None where the outcomes do not vary.
+        detectable: Smallest true distance from 1/2 that a sign test of wins against losses would
+            find in 80% of such comparisons (`power.py`); None below 6 prompts, too few for any.
     """
 
     value: float | None
@@ -107,38 +106,29 @@ class WinRate:
         return asdict(self)
 
 
-def win_rate(verdicts: Sequence[PairVerdict], generator: np.random.Generator) -> WinRate:
-    """Return the win rate with its bootstrap interval over prompts.
-
-    Where all outcomes are equal a bootstrap has no width, and the interval is Wilson's.
+def win_rate(verdicts: Sequence[PairVerdict]) -> WinRate:
+    """Return the win rate with its interval over prompts.
 
     Args:
         verdicts: One per prompt, in any order.
-        generator: Source of the resamples.
     """
     outcomes = np.array([v.outcome for v in verdicts if v.outcome is not None], dtype=np.float64)
     n = len(outcomes)
     n_wins, n_losses = int((outcomes == 1).sum()), int((outcomes == 0).sum())
     n_inconsistent = sum(v.inconsistent for v in verdicts)
     counts = (n, n_wins, n - n_wins - n_losses, n_losses, n_inconsistent, len(verdicts) - n)
-    if not n:
-        return WinRate(None, None, None, *counts)
     # Always computed for the side that wins more often and mirrored for the other, so that
     # exchanging the models gives 1 - w to the last bit, and the mirrored interval.
-    mirrored = n_losses > n_wins
-    value, low, high = _rate_of_the_winner(1 - outcomes if mirrored else outcomes, generator)
-    if mirrored:
+    more, fewer = max(n_wins, n_losses), min(n_wins, n_losses)
+    interval = tango_interval(more, fewer, n)
+    if interval is None:
+        return WinRate(None, None, None, *counts)
+    value, low, high = ((1 + d) / 2 for d in ((more - fewer) / n, *interval))
+    if n_losses == n_wins:
+        low = 1 - high
+    elif n_losses > n_wins:
         value, low, high = 1 - value, 1 - high, 1 - low
     standard_error = float(outcomes.std(ddof=1)) / n**0.5 if n > 1 else None
-    return WinRate(value, low, high, *counts, standard_error, detectable_difference(standard_error))
-
-
-def _rate_of_the_winner(
-    outcomes: NDArray[np.float64], generator: np.random.Generator
-) -> tuple[float, float, float]:
-    """Return value, low and high of outcomes that hold at least as many wins as losses."""
-    n, total = len(outcomes), float(outcomes.sum())
-    varied = np.ptp(outcomes) > 0
-    interval = bootstrap_mean_interval(outcomes, generator) if varied else wilson_interval(total, n)
-    assert interval is not None  # n > 0
-    return total / n, *interval
+    distance = detectable_verdicts(more, fewer, n)
+    detectable = None if distance is None else distance / 2
+    return WinRate(value, low, high, *counts, standard_error, detectable)

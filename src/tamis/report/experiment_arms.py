@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from markupsafe import Markup
 
-from tamis.evaluation.experiment import too_few_prompts
+from tamis.evaluation.power import too_few_prompts
 from tamis.report.charts import intervals_svg
 from tamis.report.experiment_beforehand import when_fixed
 from tamis.report.experiment_records import (
@@ -136,17 +136,24 @@ def _difference_cells(one: ArmDifference, scale: float) -> tuple[Cell, ...]:
     if value is not None and low is not None and high is not None:
         interval = f"{number(low * scale)} to {number(high * scale)}"
         difference = Cell(number(value * scale), (interval,), kind="num")
-        if too_few_prompts(one.n):
+        if too_few_prompts(one.n, one.n_compared or 1):
             smallest = Cell(NOT_MEASURED, (_TOO_FEW,), kind="none")
         elif one.detectable is None:
             smallest = Cell(NOT_MEASURED, (_NOTHING_VARIED,), kind="none")
         else:
-            smallest = Cell(number(one.detectable * scale), kind="num")
+            smallest = Cell(number(one.detectable * scale), (_level(one),), kind="num")
     p = Cell(number(one.p_holm), kind="none" if one.p_holm is None else "num")
     left_out = (f"{one.n_unpaired:,} not in both",) if one.n_unpaired else ()
     missing = (f"{one.n_unscored:,} scores missing",) if one.n_unscored else ()
     n = replace(count_cell(one.n), notes=(*left_out, *missing))
     return (Cell(one.reference, kind="name"), difference, p, smallest, n)
+
+
+def _level(one: ArmDifference) -> str:
+    """The p at which the smallest difference is found, as Holm's strictest step has it."""
+    if one.n_compared is None:
+        return "2.80 standard errors"
+    return "at .05" if one.n_compared == 1 else f"at .05 / {one.n_compared:,}"
 
 
 def _interval(one: ArmDifference | ArmMean | None) -> tuple[float | None, ...]:

@@ -51,8 +51,11 @@ class ArmDifference:
         n_unscored: Scores missing among the n prompts.
         p: Of a sign-flip test.
         p_holm: The same, adjusted over the arms of one reference.
-        detectable: Smallest difference that would have been found with 80% probability; None where
-            nothing varied, or the prompts are too few to find anything.
+        detectable: Smallest difference that would have been found with 80% probability, at .05 /
+            `n_compared`; None where the prompts are too few to find anything, or nothing varied in
+            a measure that is no verdict.
+        n_compared: Arms compared with this reference; None in results of earlier versions, whose
+            `detectable` is 2.80 standard errors.
     """
 
     arm: str
@@ -66,6 +69,7 @@ class ArmDifference:
     p: float | None = None
     p_holm: float | None = None
     detectable: float | None = None
+    n_compared: int | None = None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tamis.evaluation.experiment import arm_mean, read_values, summarise, table
+from tamis.evaluation.experiment import (
+    MEASURES,
+    VERDICTS,
+    arm_mean,
+    of_verdicts,
+    read_values,
+    summarise,
+    table,
+)
+from tamis.evaluation.paired import paired_difference
+from tamis.evaluation.statistics import rate_estimate
 from tamis.rng import numpy_generator
 
 
@@ -156,9 +166,42 @@ def test_prompts_that_one_arm_lacks_are_counted() -> None:
 
 def test_a_rate_of_nothing_or_all_has_an_interval() -> None:
     """Six of six: Wilson's .61 to 1, as an evaluation says, and no width of zero."""
-    found = arm_mean(np.ones((2, 6)), numpy_generator(0, "test"))
+    found = arm_mean(np.ones((2, 6)), numpy_generator(0, "test"), verdicts=True)
     assert (found["value"], found["high"]) == (1, 1)
     assert found["low"] == pytest.approx(0.6097, abs=1e-4)
+
+
+def test_one_seeds_rate_is_the_evaluations() -> None:
+    """One of 100: 0.2 to 5.4%, as the evaluation of that model says."""
+    values = (np.arange(100) == 0).astype(float)[None]
+    found = arm_mean(values, numpy_generator(0, "test"), verdicts=True)
+    expected = rate_estimate(1, 100)
+    assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high))
+
+
+def test_a_rate_over_seeds_is_no_narrower_than_their_bootstrap() -> None:
+    """Seeds at 10, 50 and 90%: hardly anything is known of a further one."""
+    values = (np.random.default_rng(0).random((3, 60)) < [[0.1], [0.5], [0.9]]).astype(float)
+    bootstrap = paired_difference(values, np.zeros(60), numpy_generator(0, "test"))
+    found = arm_mean(values, numpy_generator(0, "test"), verdicts=True)
+    assert found["low"] <= (bootstrap.low or 0)
+    assert found["high"] >= (bootstrap.high or 0)
+
+
+def test_grades_are_no_rate_however_they_fall() -> None:
+    """Every answer graded 1 of 5: nothing varied, and no interval of a rate around it."""
+    values = [{"harmfulness_score": {f"p{i}": 1.0 for i in range(6)}}]
+    found = summarise({"x": values, "y": values}, ["x"], 0)["harmfulness_score"]
+    assert (found["arms"]["x"]["low"], found["arms"]["x"]["high"]) == (1, 1)
+    (difference,) = found["differences"]
+    assert (difference["low"], difference["high"], difference["detectable"]) == (0, 0, None)
+
+
+def test_verdicts_are_measures_of_any_judge() -> None:
+    """Their names are among the measures, and another judge's figures are of the same kind."""
+    assert set(MEASURES) >= VERDICTS
+    assert of_verdicts("attack_success_rate/b")
+    assert not of_verdicts("harmfulness_score/b")
 
 
 def test_equal_rates_differ_by_no_more_than_their_intervals() -> None:
@@ -172,8 +215,33 @@ def test_equal_rates_differ_by_no_more_than_their_intervals() -> None:
     assert difference["low"] == pytest.approx(-0.3903, abs=1e-4)
 
 
-@pytest.mark.parametrize(("n", "too_few"), [(5, True), (6, False)])
+def test_rare_verdicts_say_what_two_arms_could_have_found() -> None:
+    """One harmful answer of 100 in one of two arms: 9.8 points at .05 / 2, not 2.8.
+
+    Both intervals are Tango's, -2.7 to 5.4 points of the one and 3.7 to either side of the other.
+    """
+    none = [{"attack_success_rate": {f"p{i}": 0.0 for i in range(100)}}]
+    one = [{"attack_success_rate": {f"p{i}": float(i == 0) for i in range(100)}}]
+    found = summarise({"base": none, "one": one, "none": none}, ["base"], 0)
+    first, second = found["attack_success_rate"]["differences"]
+    assert (first["low"], first["high"]) == pytest.approx((-0.0274, 0.0545), abs=1e-4)
+    assert (second["low"], second["high"]) == pytest.approx((-0.0370, 0.0370), abs=1e-4)
+    assert first["n_compared"] == second["n_compared"] == 2
+    assert first["detectable"] == second["detectable"] == pytest.approx(0.0983, abs=1e-4)
+
+
+def test_an_arm_without_prompts_in_common_is_not_compared() -> None:
+    """Holm counts the other alone, and so does what would have been found."""
+    found = summarise(
+        {"base": [{"m": {"a": 1.0, "b": None}}], "far": [{"m": {"a": None, "b": 1.0}}],
+         "near": [{"m": {"a": 2.0, "b": None}}]}, ["base"], 0,
+    )["m"]["differences"]  # fmt: skip
+    assert [one["n_compared"] for one in found] == [1, 1]
+    assert [one["n"] for one in found] == [0, 1]
+
+
+@pytest.mark.parametrize(("n", "too_few"), [(6, True), (7, False)])
 def test_too_few_prompts_find_nothing(n: int, too_few: bool) -> None:
-    """With five the test cannot reach .05: no smallest difference that would have been found."""
+    """With six and two arms p cannot reach .05 / 2: no difference would have been found."""
     found = summarise(arms(0.3, n), ["base"], 0)["preference_margin"]["differences"][1]
     assert (found["too_few_prompts"], found["detectable"] is None) == (too_few, too_few)

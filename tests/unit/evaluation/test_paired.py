@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from tamis.errors import MismatchError
 from tamis.evaluation.paired import join_arms, paired_difference, prompt_differences
+from tamis.evaluation.power import detectable_verdicts
+from tamis.evaluation.score_intervals import tango_interval
 from tamis.rng import numpy_generator
 
 NAN = float("nan")
@@ -127,9 +129,50 @@ def test_where_nothing_varied_nothing_is_detectable() -> None:
 
 
 def test_detectable_follows_the_standard_error() -> None:
-    """(1.95996 + 0.84162) SE."""
+    """2.0010 + 0.8479 of the t distribution with 59 degrees of freedom, times the larger SE."""
     found = paired_difference(generator("d").normal(size=60), np.zeros(60), generator())
-    assert found.detectable == pytest.approx(2.801585 * (found.standard_error or 0), rel=1e-6)
+    error = max(found.standard_error or 0, found.prompt_standard_error or 0)
+    assert found.detectable == pytest.approx(2.8489 * error, rel=1e-4)
+
+
+def test_detectable_knows_how_many_arms_are_compared() -> None:
+    """At .05 / 7 the first quantile is 2.788, so that the difference is larger."""
+    one, seven = (
+        paired_difference(generator("d").normal(size=60), np.zeros(60), generator(), n_compared=m)
+        for m in (1, 7)
+    )
+    assert (seven.detectable or 0) / (one.detectable or 1) == pytest.approx(3.636 / 2.849, rel=1e-3)
+    assert (seven.n_compared, seven.to_json()["n_compared"]) == (7, 7)
+
+
+@pytest.mark.parametrize(("up", "down"), [(1, 0), (0, 3), (4, 2), (0, 0)])
+def test_verdicts_of_one_seed_have_tangos_interval(up: int, down: int) -> None:
+    """And what would have been found is no less than an exact sign test could find."""
+    a, b = np.zeros(100), np.zeros(100)
+    a[:up], b[up : up + down] = 1, 1
+    found = paired_difference(a, b, generator(), 100, verdicts=True)
+    assert (found.low, found.high) == tango_interval(up, down, 100)
+    assert found.detectable == detectable_verdicts(up, down, 100)
+
+
+def test_verdicts_of_several_seeds_are_no_narrower_than_their_bootstrap() -> None:
+    """The seeds of arm A lie far apart; a verdict under one of three counts a third."""
+    rates = np.array([[0.1], [0.5], [0.9]])
+    a = (generator("apart").random((3, 80)) < rates).astype(float)
+    b = np.zeros(80)
+    plain, verdicts = (
+        paired_difference(a, b, generator("x"), 1_000, verdicts=told) for told in (False, True)
+    )
+    assert (verdicts.low or 0) <= (plain.low or 0)
+    assert (verdicts.high or 0) >= (plain.high or 0)
+    assert verdicts.detectable == plain.detectable  # seeds are what limits it here
+
+
+@pytest.mark.parametrize("value", [-0.5, 2.0])
+def test_grades_are_no_verdicts(value: float) -> None:
+    """A score interval of grades from 1 to 5 would be one of nothing."""
+    with pytest.raises(ValueError, match=f"{value} is no verdict"):
+        paired_difference([0, 1], [1, value], generator(), verdicts=True)
 
 
 def test_resamples_that_hold_nothing_together_are_left_out() -> None:

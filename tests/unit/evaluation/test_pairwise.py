@@ -64,7 +64,7 @@ def test_pairs_are_asked_in_both_orders(tmp_path: Path) -> None:
     assert {(p.first, p.second) for p in judge.asked} == {(p.second, p.first) for p in judge.asked}
     assert (lines[0]["model_first"], lines[0]["reference_first"]) == ("second", "first")
     assert (lines[1]["model_first"], lines[1]["reference_first"]) == ("first", "second")
-    rate = win_figures(pairs, lines, 0)["win_rate"]
+    rate = win_figures(pairs, lines)["win_rate"]
     assert (rate["n_wins"], rate["n_losses"], rate["n_ties"]) == (16, 8, 0)
 
 
@@ -77,7 +77,7 @@ def test_an_empty_answer_is_unscored_unasked(tmp_path: Path) -> None:
     lines = judge_pairs(pairs, judge)
     assert [line["unscored"] for line in lines[:3]] == ["an answer is empty"] * 2 + [None]
     assert len(judge.asked) == 2 * (N - 2)
-    rate = win_figures(pairs, lines, 0)["win_rate"]
+    rate = win_figures(pairs, lines)["win_rate"]
     assert (rate["n"], rate["n_unscored"], rate["value"]) == (N - 2, 2, 1.0)
 
 
@@ -151,7 +151,7 @@ def test_equal_length_is_in_characters(tmp_path: Path) -> None:
         pairs = answer_pairs(ours, theirs, "harmful")
         wins = [{"id": f"p{i}", "model_first": "first" if i % 2 else "second",
                  "reference_first": "second" if i % 2 else "first"} for i in range(N)]  # fmt: skip
-        found.append(win_figures(pairs, wins, 0)["at_equal_length"])
+        found.append(win_figures(pairs, wins)["at_equal_length"])
     assert found[0] == found[1]
     assert found[0]["value"] is not None
 

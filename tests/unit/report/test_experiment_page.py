@@ -33,7 +33,7 @@ def difference(arm: str, reference: str, value: float, half: float, **changes: A
     """A difference between two arms."""
     return {"arm": arm, "reference": reference, "value": value, "low": value - half,
             "high": value + half, "n": 20, "n_unpaired": 0, "n_unscored": 0, "p": 0.01,
-            "p_holm": 0.02, "detectable": 0.28, **changes}  # fmt: skip
+            "p_holm": 0.02, "detectable": 0.28, "n_compared": 2, **changes}  # fmt: skip
 
 
 def measured(base: float, better: str | None, text: str, **changes: Any) -> dict[str, Any]:
@@ -165,14 +165,29 @@ def test_means_stand_with_interval_prompts_seeds_and_spread(tmp_path: Path) -> N
 
 
 def test_differences_have_interval_p_and_what_would_have_been_found(tmp_path: Path) -> None:
-    """0.5 +- 0.2; the smallest difference found stands beside n."""
+    """0.5 +- 0.2; the smallest difference found, and at which p, stands beside n."""
     table = view(tmp_path, results()).groups[0].differences
     assert table is not None
     assert table.head[:6] == ("Arm", "Less", "Difference", "p, adjusted", "Smallest found", "n")
     shown = [(cell.text, *cell.notes) for cell in table.rows[0][:6]]
     assert shown == [("nothing",), ("everything",), ("0.500", "0.300 to 0.700"), ("0.0200",),
-                     ("0.280",), ("20",)]  # fmt: skip
+                     ("0.280", "at .05 / 2"), ("20",)]  # fmt: skip
     assert "fixed beforehand" in table.caption
+
+
+@pytest.mark.parametrize(
+    ("n_compared", "note"), [(1, "at .05"), (7, "at .05 / 7"), (None, "2.80 standard errors")]
+)
+def test_the_smallest_difference_says_what_it_rests_on(
+    tmp_path: Path, n_compared: int | None, note: str
+) -> None:
+    """At Holm's strictest step; results written before that was taken into account say so."""
+    found = results()
+    given = measured(1.0, "higher", "loss", n_compared=n_compared)
+    found["groups"][0]["measures"][MARGIN] = given
+    table = view(tmp_path, found).groups[0].differences
+    assert table is not None
+    assert cells(table, 0)["Smallest found"].notes == (note,)
 
 
 def test_differences_are_drawn_around_zero(tmp_path: Path) -> None:
@@ -466,7 +481,8 @@ def test_an_unfinished_experiment_is_named_as_such(tmp_path: Path) -> None:
 def test_too_few_prompts_are_said_instead_of_a_smallest_difference(tmp_path: Path) -> None:
     """Also of results written before this was known."""
     found = results()
-    found["groups"][0]["measures"][MARGIN] = measured(1.0, "higher", "loss", n=3)
+    given = measured(1.0, "higher", "loss", n=3, n_compared=None)
+    found["groups"][0]["measures"][MARGIN] = given
     table = view(tmp_path, found).groups[0].differences
     assert table is not None
     smallest = cells(table, 0)["Smallest found"]

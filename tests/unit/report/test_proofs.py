@@ -68,7 +68,7 @@ def win_rates(
     lines = [{"id": name, "model_first": a, "reference_first": b}
              for name, (a, b) in zip(names, places, strict=True)]  # fmt: skip
     entries = [
-        {"judge": name, "identity": identity, "set": kind, **win_figures(pairs, lines, 0),
+        {"judge": name, "identity": identity, "set": kind, **win_figures(pairs, lines),
          "rubric": "safety" if kind == "harmful" else "helpfulness"}
         for name, identity, kind in judges
     ]  # fmt: skip
@@ -134,7 +134,7 @@ def test_win_rates_stand_with_all_they_rest_on(tmp_path: Path) -> None:
     text = report([win_rates(tmp_path, [("a", "endpoint:a", "harmful")])], tmp_path).text
     row = text.split("safety, harmful prompts")[1]
     assert row.startswith(" 87.5%")
-    assert "to 100% n = 4, unscored 1" in row
+    assert "44.6% to 97.7% n = 4, unscored 1" in row
     assert "4 scored prompts; at least 20 are needed 3, 1, 0 1 of 4" in row
 
 
