@@ -243,11 +243,11 @@ def report(
     folders: Annotated[list[Path], typer.Argument(help="Folders of finished stages.")],
     out: Annotated[Path, typer.Option("--out", help="HTML file.")],
 ) -> None:
-    """Write one offline HTML report and print its table."""
+    """Write one offline HTML report and print its tables; of evaluations also their differences."""
     from tamis.report.render import terminal_summary, write_report
 
     write_report(folders, out)
-    Console().print(terminal_summary(folders))
+    Console().print(terminal_summary(folders, out))
     typer.echo(f"report: {out}")
 
 

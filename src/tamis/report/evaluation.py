@@ -34,6 +34,7 @@ class EvaluationView:
         agreement: How far judges agree; None with one judge.
         by_judge: Every judge's own figures; None with one judge.
         categories: Attack success by category; None where prompts have none.
+        notes: What the evaluations told of their judges, by role.
     """
 
     judges: tuple[str, ...]
@@ -42,6 +43,7 @@ class EvaluationView:
     agreement: Table | None
     by_judge: Table | None
     categories: Table | None
+    notes: tuple[str, ...] = ()
 
 
 def evaluation_view(evaluations: Sequence[Evaluated]) -> EvaluationView:
@@ -58,6 +60,7 @@ def evaluation_view(evaluations: Sequence[Evaluated]) -> EvaluationView:
         agreement_table({role: found.agreement for role, found in figures.items()},
                         {role: found.judge_identities for role, found in figures.items()}),
         _judge_table(evaluations), _category_table(evaluations),
+        tuple(f"{e.role}: {note}" for e in evaluations for note in e.record.facts.notes),
     )  # fmt: skip
 
 
