@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,10 +23,11 @@ import numpy as np
 
 from tamis.errors import DataError
 from tamis.evaluation.comparable import why_apart
-from tamis.evaluation.experiment import read_values, summarise, table
-from tamis.evaluation.paired import prompt_differences
-from tamis.evaluation.significance import holm, mcnemar, wilcoxon_p
+from tamis.evaluation.experiment import MEASURES, read_values, summarise, too_few_prompts
+from tamis.evaluation.paired import join_arms, paired_difference, prompt_differences
+from tamis.evaluation.significance import holm, mcnemar, sign_flip_p, wilcoxon_p
 from tamis.files import file_sha256
+from tamis.rng import numpy_generator
 from tamis.runs import read_manifest
 
 Test = Literal["mcnemar", "wilcoxon", "sign_flip"]
@@ -127,33 +129,54 @@ def _identified(folder: Path) -> dict[str, Any]:
 def _measures(
     values: Mapping[str, Values], reference: str, n_never_answered: int, seed: int
 ) -> dict[str, Any]:  # fmt: skip
-    found = summarise({role: [one] for role, one in values.items()}, [reference], seed)
+    """Compare with the reference, measure by measure, in the order of tables."""
+    asked = {name for one in values.values() for name in one}
+    order = {name: i for i, name in enumerate(MEASURES)}
     measures = {}
-    for name, measure in found.items():
+    for name in sorted(asked, key=lambda name: (order[name.partition("/")[0]], name)):
+        here = {role: one[name] for role, one in values.items() if name in one}
+        others = [role for role in here if role != reference]
+        if reference not in here or not others:
+            continue  # measured on one side alone
         base = name.partition("/")[0]
         test = TESTS.get(base, "sign_flip")
-        prompts = sorted({prompt for one in values.values() for prompt in one.get(name, {})})
-        differences = []
-        for one in measure["differences"]:
-            a, b = (table([values[one[side]]], name, prompts)[0] for side in ("arm", "reference"))
-            n_unpaired = one["n_unpaired"] + (n_never_answered if base == "task_accuracy" else 0)
-            differences.append({**one, "n_unpaired": n_unpaired, **_tested(test, a, b)})
-        if test != "sign_flip":
-            adjusted = holm([one["p"] for one in differences])
-            differences = [{**one, "p_holm": p}
-                           for one, p in zip(differences, adjusted, strict=True)]  # fmt: skip
-        if differences:
-            measures[name] = {"better": measure["better"], "test": test,
-                              "differences": differences}  # fmt: skip
+        found = [_difference(name, {role: here[role], reference: here[reference]}, test, seed)
+                 for role in others]  # fmt: skip
+        adjusted = holm([one["p"] for one in found])
+        more = n_never_answered if base == "task_accuracy" else 0
+        measures[name] = {
+            "better": MEASURES[base], "test": test,
+            "differences": [
+                {"arm": role, "reference": reference, **one, "p_holm": p,
+                 "n_unpaired": one["n_unpaired"] + more}
+                for role, one, p in zip(others, found, adjusted, strict=True)
+            ],
+        }  # fmt: skip
     return measures
 
 
-def _tested(test: Test, a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
-    """Return p of the measure's own test; the mean's is there already."""
+def _difference(
+    name: str, sides: Mapping[str, Mapping[str, float | None]], test: Test, seed: int
+) -> dict[str, Any]:
+    """Subtract the second of two sides from the first, and test that."""
+    role, reference = sides
+    arms = join_arms([sides[role]], [sides[reference]])
+    draw = partial(numpy_generator, seed, "before_after", name, role)
+    found: dict[str, Any] = dict(paired_difference(arms.a, arms.b, draw("bootstrap")).to_json())
+    if test == "mcnemar" and found["n"] and found["low"] == found["high"]:
+        # A bootstrap of equal outcomes has no width: of rates there is another interval.
+        one = {side: [{name: values}] for side, values in sides.items()}
+        (constant,) = summarise(one, [reference], seed)[name]["differences"]
+        found |= {end: constant[end] for end in ("low", "high")}
+    found["too_few_prompts"] = too_few_prompts(found["n"])
+    if found["too_few_prompts"]:
+        found["detectable"] = None
     if test == "mcnemar":
-        found = mcnemar(a.tolist(), b.tolist())
-        return {"p": found.p, "n_only_arm": found.n_only_a, "n_only_reference": found.n_only_b}
+        verdicts = mcnemar(arms.a[0].tolist(), arms.b[0].tolist())
+        return {**found, "p": verdicts.p, "n_only_arm": verdicts.n_only_a,
+                "n_only_reference": verdicts.n_only_b}  # fmt: skip
+    differences = prompt_differences(arms.a, arms.b)
+    differences = differences[~np.isnan(differences)]
     if test == "wilcoxon":
-        differences = prompt_differences(a, b)
-        return {"p": wilcoxon_p(differences[~np.isnan(differences)])}
-    return {}
+        return {**found, "p": wilcoxon_p(differences)}
+    return {**found, "p": sign_flip_p(differences, draw("flip"))}
