@@ -36,8 +36,7 @@ def stage_summary(manifest: Mapping[str, Any], out: Path) -> RenderableType:
         if load.get("n_repeated_rows"):
             lines.append(f"{role}: {load['n_repeated_rows']:,} rows repeat an earlier row")
     details = manifest.get("details") or {}
-    notes = (*details.get("notes", ()), *details.get("judge_notes", ()))
-    lines += [f"note: {note}" for note in notes]
+    lines += [f"note: {note}" for note in details.get("notes", ())]
     if manifest["stage"] == "score":  # a table of its own would have one line
         counts = ", ".join(f"{why} {n:,}" for why, n in manifest["rows_by_outcome"].items())
         return _plain("\n".join([f"rows: {counts}", *lines]))

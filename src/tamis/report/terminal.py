@@ -13,7 +13,7 @@ from rich.text import Text
 from tamis.report.collect import collect
 from tamis.report.comparison import comparison_tables
 from tamis.report.comparison_records import ComparisonRecord
-from tamis.report.evaluation import evaluation_tables
+from tamis.report.evaluation import evaluation_notes, evaluation_tables
 from tamis.report.experiment import ExperimentView, experiment_view
 from tamis.report.loads import left_out
 from tamis.report.paired import figures_file, paired_view, read_paired
@@ -58,6 +58,7 @@ def terminal_summary(folders: Sequence[Path], page: Path | None = None) -> Rende
         parts.append(_table(main, hidden=tuple(range(_DETECTION_COLUMNS, n_columns))))
     parts += [_table(selection_table(selection)) for selection in found.selects]
     parts += [_table(table) for table in evaluation_tables(found.evaluations)]
+    parts += [Text(visible(note), "yellow") for note in evaluation_notes(found.evaluations)]
     if page is not None and figures_file(page).exists():
         view = paired_view(read_paired(figures_file(page)), found.evaluations)
         parts += [_table(view.main)] if view.main else []

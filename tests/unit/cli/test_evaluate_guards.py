@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 import toy
@@ -136,8 +138,9 @@ def test_an_adapter_of_unknown_origin_is_said_to_be_one(
     assert "could not be checked" in said(manifest)
     assert "moved is of no stage" in said(manifest)
     assert len(manifest["details"]["judge_notes"]) == 1
-    shown = "\n".join(map(str, stage_summary(manifest, tmp_path / "out").renderables))
-    assert "note: whether a judge is the guard" in shown
+    terminal = Console(file=io.StringIO(), width=500)
+    terminal.print(stage_summary(manifest, tmp_path / "out"))
+    assert terminal.file.getvalue().count("whether a judge is the guard") == 1
     assert said(tuned.judged(str(tmp_path / "strings"), adapter=moved)) == ""
 
 

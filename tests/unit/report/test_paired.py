@@ -196,4 +196,4 @@ def test_notes_on_judges_stand_on_the_page(tmp_path: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["details"]["judge_notes"] = ["the judge <b> is the guard"]
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    assert "Note: after: the judge <b> is the guard" in report([folder], tmp_path).text
+    assert "Note: the judge <b> is the guard" in report([folder], tmp_path).text
