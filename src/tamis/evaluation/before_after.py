@@ -14,7 +14,7 @@ figure here: each evaluation is of one model.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -54,7 +54,8 @@ def before_after(folders: Mapping[str, Path], seed: int = 0) -> dict[str, Any]:
 
     Returns:
         `reference`, its role; `evaluations`, by role their folder and the hashes of what was read;
-        `refused`, by role why an evaluation is not compared; `measures`, by name (`measure/judge`
+        `refused`, by role why an evaluation is not compared; `one_sided`, measures of which a
+        compared evaluation has no score at all, with its role; `measures`, by name (`measure/judge`
         for another judge than the primary one): `better` ("higher", "lower" or None), `test`, and
         `differences`, one per evaluation: those of `Difference`, `arm` and `reference` (roles), p,
         `p_holm` (over the evaluations), and for verdicts `n_only_arm` and `n_only_reference`.
@@ -75,13 +76,17 @@ def before_after(folders: Mapping[str, Path], seed: int = 0) -> dict[str, Any]:
     compared = [role for role in others if role in values] if reference in values else []
     if reference in refused:
         refused |= dict.fromkeys(others, refused[reference])
+    chosen = {role: values[role] for role in (reference, *compared)} if compared else {}
     return {
         "reference": reference,
         "evaluations": {role: _identified(folder) for role, folder in folders.items()},
         "refused": {role: why for role, why in refused.items() if role != reference},
+        "one_sided": {
+            name: lacking for name in _in_order({name for one in chosen.values() for name in one})
+            if (lacking := [role for role, one in chosen.items() if name not in one])
+        },
         "measures": _measures(
-            {role: values[role] for role in (reference, *compared)} if compared else {},
-            reference, _n_never_answered(folders[reference], checkable), seed,
+            chosen, reference, _n_never_answered(folders[reference], checkable), seed
         ),
     }  # fmt: skip
 
@@ -130,14 +135,12 @@ def _measures(
     values: Mapping[str, Values], reference: str, n_never_answered: int, seed: int
 ) -> dict[str, Any]:  # fmt: skip
     """Compare with the reference, measure by measure, in the order of tables."""
-    asked = {name for one in values.values() for name in one}
-    order = {name: i for i, name in enumerate(MEASURES)}
     measures = {}
-    for name in sorted(asked, key=lambda name: (order[name.partition("/")[0]], name)):
+    for name in _in_order({name for one in values.values() for name in one}):
         here = {role: one[name] for role, one in values.items() if name in one}
         others = [role for role in here if role != reference]
         if reference not in here or not others:
-            continue  # measured on one side alone
+            continue  # told as one-sided
         base = name.partition("/")[0]
         test = TESTS.get(base, "sign_flip")
         found = [_difference(name, {role: here[role], reference: here[reference]}, test, seed)
@@ -145,7 +148,7 @@ def _measures(
         adjusted = holm([one["p"] for one in found])
         more = n_never_answered if base == "task_accuracy" else 0
         measures[name] = {
-            "better": MEASURES[base], "test": test,
+            "better": MEASURES.get(base), "test": test,
             "differences": [
                 {"arm": role, "reference": reference, **one, "p_holm": p,
                  "n_unpaired": one["n_unpaired"] + more}
@@ -153,6 +156,12 @@ def _measures(
             ],
         }  # fmt: skip
     return measures
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    """Order measures as tables do; unknown ones last."""
+    order = {name: i for i, name in enumerate(MEASURES)}
+    return sorted(names, key=lambda name: (order.get(name.partition("/")[0], len(order)), name))
 
 
 def _difference(

@@ -57,6 +57,7 @@ class Paired:
     reference: str
     measures: dict[str, PairedMeasure]
     refused: dict[str, str] = field(default_factory=dict)
+    one_sided: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def figures_file(page: Path) -> Path:
@@ -197,3 +198,5 @@ def _facts(found: Paired) -> Iterator[str]:
             f"No difference between {role} and {found.reference} is given, because it would need "
             f"its own interval over pairs of the same prompt, judged alike: {why}."
         )
+    for name, roles in found.one_sided.items():
+        yield f"{heading(name, 0)}: no score of {' and '.join(roles)}, so no difference from it."

@@ -203,8 +203,8 @@ def limits(found: Collected, paired: Paired | None = None) -> list[str]:
     if paired is not None and paired.measures:
         said.append(
             "Differences between evaluations, their intervals and p, are of these very models: "
-            "fine-tuned once more with another seed, a model can differ by more. `tamis "
-            "experiment` takes several seeds."
+            "fine-tuned once more with another seed, a model can differ by more. An experiment "
+            "with several seeds tells."
         )
     elif len(found.evaluations) > 1:
         said.append(

@@ -143,6 +143,16 @@ def test_what_is_not_alike_is_not_subtracted(tmp_path: Path) -> None:
     assert difference(found, "attack_success_rate")["arm"] == "after"
 
 
+def test_what_one_side_lacks_is_named(tmp_path: Path) -> None:
+    """No margin could be scored afterwards: there is nothing to subtract, and it is not silent."""
+    found = compared(
+        tmp_path, {"harmful": [False] * 3, "margins": [0.1] * 3},
+        {"harmful": [False] * 3, "margins": [None] * 3},
+    )  # fmt: skip
+    assert found["one_sided"] == {"preference_margin": ["after"], "preference_rate": ["after"]}
+    assert "preference_margin" not in found["measures"]
+
+
 def test_damaged_files_are_told_and_stop_nothing(tmp_path: Path) -> None:
     """Of the reference, all are refused; of another, it alone."""
     folders = {

@@ -157,6 +157,15 @@ def test_several_evaluations_are_named_and_adjusted(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_what_one_side_lacks_is_told(tmp_path: Path) -> None:
+    """By the measure's name and the role; the other differences stand."""
+    folders = two(tmp_path)
+    folders[1] = evaluated(tmp_path / "without", AFTER, margins=[None] * 20, adapter="x")
+    text = report(folders, tmp_path).text
+    assert "Margin of the safe answer: no score of after, so no difference from it." in text
+    assert "After less before" in text
+
+
 def test_one_evaluation_has_no_difference_and_no_file(tmp_path: Path) -> None:
     """A file of an earlier report of two goes."""
     folders, page = two(tmp_path), tmp_path / "page.html"
