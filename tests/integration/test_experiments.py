@@ -146,6 +146,17 @@ def test_prompts_without_a_check_are_counted(finished: Any) -> None:
 
 
 @pytest.mark.slow
+def test_judges_and_shared_prompts_are_written(finished: Any) -> None:
+    """What gave the verdicts; rows of both sets that pruning goes by; no prompt stands twice."""
+    found = results(finished[0])
+    assert found["judge_identities"] == {"refusal_strings": "refusal_strings"}
+    assert set(found["pruning_rows_with_prompts"]) == {"harmful_set", "safe_set"}
+    kinds = {"harmful", "over_refusal", "helpful"}
+    assert all(set(one) == kinds for one in found["pruning_rows_with_prompts"].values())
+    assert found["repeated_prompts"] == {kind: [] for kind in kinds}
+
+
+@pytest.mark.slow
 def test_what_was_kept_is_counted(finished: Any) -> None:
     """The oracle leaves nothing harmful; a fifth of the mixed arm's thirty rows are safe ones."""
     found = {one["arm"]: one for one in results(finished[0])["selections"]}

@@ -111,6 +111,24 @@ def test_metrics_have_every_measure_with_n(undisturbed: Path) -> None:
 
 
 @pytest.mark.slow
+def test_what_fine_tuning_changed_is_told_with_intervals(undisturbed: Path) -> None:
+    """Beside the page: after less before on the eight prompts, measure by measure."""
+    found = json.loads((undisturbed / "report-differences.json").read_text())
+    assert (found["reference"], found["refused"]) == ("before", {})
+    for name, test in (("attack_success_rate", "mcnemar"), ("helpful_loss", "sign_flip")):
+        assert found["measures"][name]["test"] == test
+        (one,) = found["measures"][name]["differences"]
+        assert one["n"] + one["n_unpaired"] == 8
+        assert one["low"] <= one["value"] <= one["high"]
+    values = [
+        json.loads((undisturbed / f"evaluate-{role}" / "metrics.json").read_text())["helpful_loss"]
+        for role in ("after", "before")
+    ]
+    assert one["value"] == pytest.approx(values[0]["value"] - values[1]["value"])
+    assert "After less before" in (undisturbed / "report.html").read_text()
+
+
+@pytest.mark.slow
 def test_finished_run_is_skipped(inputs: dict[str, Any], undisturbed: Path) -> None:
     """The same command again runs no stage a second time."""
     before = {stage: (undisturbed / stage / "manifest.json").read_bytes() for stage in STAGES}

@@ -8,16 +8,20 @@ results.json      the same rows, arms side by side with paired differences, how 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tamis.cli.experiment_beforehand import beforehand, read_entries
 from tamis.cli.experiment_config import Cell, ExperimentConfig
 from tamis.cli.experiment_rows import ranking_folder, rows_in_reach, selection_figures
+from tamis.data.anchors import shipped_anchors
+from tamis.data.load import load_examples
+from tamis.errors import MismatchError
 from tamis.evaluation.experiment import arm_mean, of_verdicts, read_values, summarise, table
 from tamis.evaluation.experiment_judges import judge_agreement
-from tamis.evaluation.overlap import rows_with_prompts
-from tamis.evaluation.prompts import chosen_prompts
+from tamis.evaluation.overlap import repeated_prompts, rows_with_prompts
+from tamis.evaluation.prompts import Prompt, PromptKind, chosen_prompts
 from tamis.files import atomic_path, read_json_object, write_json
 from tamis.rng import numpy_generator
 from tamis.runs import read_manifest
@@ -47,6 +51,7 @@ def write_results(
         "references": config.compared_with,
         "beforehand": beforehand(read_entries(config.out)),
         "judges": judges,
+        "judge_identities": judge_identities_of([where.evaluate for where in found]),
         "agreement": judge_agreement(list(values.values()), judges, config.ranking_seed),
         "cells": rows,
         "groups": [
@@ -62,6 +67,8 @@ def write_results(
         "rows_with_prompts": rows_with_prompts(
             rows_in_reach(config, data, _most_mixed(found)), prompts
         ),
+        "pruning_rows_with_prompts": pruning_overlap(config, prompts),
+        "repeated_prompts": {kind: repeated_prompts(those) for kind, those in prompts.items()},
         "n_without_check": len(prompts["helpful"]) - len(checkable),
         "selections": _selections(data, found),
         "trainings": [_training(where) for where in found if where.finetune is not None],
@@ -105,6 +112,48 @@ def _judges(where: CellFolders) -> list[str]:
     """Names of the judges, the primary first."""
     metrics = read_json_object(where.evaluate / "metrics.json")
     return [metrics["judge"], *(name for name in metrics["judges"] if name != metrics["judge"])]
+
+
+def pruning_overlap(
+    config: ExperimentConfig, prompts: Mapping[PromptKind, Sequence[Prompt]]
+) -> dict[str, dict[str, int]]:
+    """Count the rows that pruning goes by which ask an evaluation prompt, or nearly so.
+
+    Returns:
+        By role, `harmful_set` (the shipped anchors where none is set) and `safe_set`, and by set of
+        prompts, as `rows_with_prompts`; empty where no arm prunes.
+    """
+    if not any(arm.prune for arm in config.arms.values()):
+        return {}
+    rows = {
+        "harmful_set": shipped_anchors().complied if config.harmful_set is None
+        else load_examples(config.harmful_set, config.data)
+    }  # fmt: skip
+    if config.safe_set is not None:
+        rows["safe_set"] = load_examples(config.safe_set, config.safe_data or config.data)
+    return {role: rows_with_prompts(found, prompts) for role, found in rows.items()}
+
+
+def judge_identities_of(evaluations: Sequence[Path]) -> dict[str, str]:
+    """Return what gave the verdicts of finished evaluations, by judge: the same for all of them.
+
+    Evaluations that do not say it are passed over; if none does, it is not known.
+
+    Raises:
+        MismatchError: A judge was another model in some of them.
+    """
+    found: dict[str, tuple[str, Path]] = {}
+    for folder in evaluations:
+        metrics = read_json_object(folder / "metrics.json")
+        for judge, identity in metrics.get("judge_identities", {}).items():
+            first, where = found.setdefault(judge, (identity, folder))
+            if first != identity:
+                raise MismatchError(
+                    f"judge {judge!r} was {first} in {where} and {identity} in {folder}: verdicts "
+                    "of two models are not compared. Remove the evaluations by one of them and "
+                    "run the experiment again."
+                )
+    return {judge: identity for judge, (identity, _) in found.items()}
 
 
 def _most_mixed(found: Sequence[CellFolders]) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 from tamis.cli.asking import ENDPOINT_PATIENCE, n_unanswered
 from tamis.cli.config import EvaluateSettings, FinetuneSettings, PromptPaths, ScoreSettings
 from tamis.cli.inputs import model_inputs, stage_inputs
-from tamis.cli.judging import read_questions
+from tamis.cli.judging import check_origin, read_questions, renewed
+from tamis.cli.origins import origin_of
 from tamis.cli.stages import Common, data_facts, load_set, stage_config, stage_model
 from tamis.runs import Stage
 
@@ -83,11 +84,18 @@ def run_finetune(
 
 def run_evaluate(
     settings: EvaluateSettings, common: Common, *, prompts: PromptPaths,
-    adapter: Path | None = None, model: Any = None,
+    adapter: Path | None = None, scores: Sequence[Path] = (), model: Any = None,
 ) -> dict[str, Any]:  # fmt: skip
     """`tamis evaluate`: metrics.json, generations.jsonl, likelihoods.jsonl, manifest.json.
 
+    No judge may be the guard of the ranking that chose the adapter's rows, found by the manifests
+    or named by `scores`. These are no part of the request: an evaluation that is finished is
+    checked again.
+
     `model` is the model of the settings where it is loaded already; it is left as it was.
+
+    Raises:
+        ConfigError: A judge is, and `allow_ranking_guard` is not set.
     """
     from tamis.evaluation.evaluate import evaluate
     from tamis.evaluation.finished import refuse_unscored_in
@@ -95,6 +103,8 @@ def run_evaluate(
     config = stage_config(common, settings)
     if adapter is not None and (adapter / "adapter").is_dir():
         adapter = adapter / "adapter"  # the stage's folder was given
+    origin = origin_of([] if adapter is None else [adapter], scores)
+    check_origin(settings.evaluate, origin)
     inputs = stage_inputs(
         **prompts.model_dump(), adapter=adapter, **model_inputs(settings.model, settings.render),
         **{f"judge_{i}_{role}": file for i, judge in enumerate(settings.evaluate.judges)
@@ -106,7 +116,9 @@ def run_evaluate(
     ) as stage:  # fmt: skip
         if stage.finished:
             refuse_unscored_in(stage.folder, settings.evaluate.max_unscored_share)
-            return stage.manifest()
+            manifest = stage.manifest()
+            notes = check_origin(settings.evaluate, origin, judge_identities(manifest))
+            return renewed(stage, origin, notes)
         asked = read_questions(settings.evaluate, prompts)
         model = stage_model(settings.model, common) if model is None else model
         adapted = model
@@ -120,6 +132,9 @@ def run_evaluate(
             config=settings.evaluate, render_config=settings.render, seed=common.seed,
             work=stage.work, report=common.report,
         )  # fmt: skip
+        # Only now it is known what was loaded. Answers and verdicts stay for another judge.
+        identities = found.metrics["judge_identities"].values()
+        notes = check_origin(settings.evaluate, origin, list(identities))
         found.write(stage.folder)
         described_as = adapted.describe()
         if adapter is not None:
@@ -132,6 +147,7 @@ def run_evaluate(
                 one.unscored for verdicts in found.verdicts.values() for one in verdicts
             ),
             details={"adapter": None if adapter is None else str(adapter),
+                     "ranked_by": origin.to_json(), "judge_notes": notes,
                      "metrics": found.metrics},
         )  # fmt: skip
 

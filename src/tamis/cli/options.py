@@ -22,6 +22,10 @@ OverRefusal = Annotated[Path | None, typer.Option("--over-refusal", help="The sa
                                                   "touchy.")]  # fmt: skip
 Helpful = Annotated[Path | None, typer.Option("--helpful", help="JSONL of id, prompt, reference.")]
 Pairs = Annotated[Path | None, typer.Option("--pairs", help="JSONL of id, prompt, safe, harmful.")]
+RankedBy = Annotated[list[Path] | None, typer.Option("--scores", help="Folder of a ranking that "
+                                                     "chose the rows, where manifests do not lead "
+                                                     "to it; repeatable. Its guard may not "
+                                                     "judge.")]  # fmt: skip
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Decides every random draw.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:N; chosen if unset.")]
 Dtype = Annotated[str | None, typer.Option("--dtype", help="bfloat16, float32; chosen if unset.")]

@@ -86,7 +86,7 @@ def _pipeline(
     if as_json:
         typer.echo(json.dumps({"out": str(config.out), "report": str(page)}))
         return
-    Console().print(terminal_summary([config.out]))
+    Console().print(terminal_summary([config.out], page))
     typer.echo(f"report: {page}")
 
 

@@ -27,6 +27,7 @@ from tamis.cli.options import (
     OverRefusal,
     Overwrite,
     Pairs,
+    RankedBy,
     Rows,
     Seed,
     Sets,
@@ -220,7 +221,7 @@ def evaluate(
     out: Out, model: Model = None,
     adapter: Annotated[Path | None, typer.Option("--adapter", help="Folder of an adapter.")] = None,
     harmful: Harmful = None, over_refusal: OverRefusal = None, helpful: Helpful = None,
-    pairs: Pairs = None,
+    pairs: Pairs = None, scores: RankedBy = None,
     config: Config = None, sets: Sets = None, seed: Seed = 0, device: Device = None,
     dtype: Dtype = None, overwrite: Overwrite = False, as_json: AsJson = False,
 ) -> None:  # fmt: skip
@@ -231,7 +232,9 @@ def evaluate(
     settings = read_settings(EvaluateSettings, config, sets or [], flags(model__name=model))
     prompts = PromptPaths(harmful=harmful, over_refusal=over_refusal, helpful=helpful, pairs=pairs)
     with _common(out, seed, device, dtype, overwrite) as common:
-        manifest = run_evaluate(settings, common, prompts=prompts, adapter=adapter)
+        manifest = run_evaluate(
+            settings, common, prompts=prompts, adapter=adapter, scores=scores or ()
+        )
     _show(manifest, out, as_json)
 
 
@@ -240,11 +243,11 @@ def report(
     folders: Annotated[list[Path], typer.Argument(help="Folders of finished stages.")],
     out: Annotated[Path, typer.Option("--out", help="HTML file.")],
 ) -> None:
-    """Write one offline HTML report and print its table."""
+    """Write one offline HTML report and print its tables; of evaluations also their differences."""
     from tamis.report.render import terminal_summary, write_report
 
     write_report(folders, out)
-    Console().print(terminal_summary(folders))
+    Console().print(terminal_summary(folders, out))
     typer.echo(f"report: {out}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +14,7 @@ from rich.console import Console
 
 from tamis.cli.app import cli
 from tamis.cli.config import Section, read_settings
-from tamis.cli.options import AsJson, Config, Overwrite, Sets
+from tamis.cli.options import AsJson, Config, Overwrite, RankedBy, Sets
 from tamis.errors import ConfigError, JudgeError, MismatchError
 from tamis.evaluation.judge_settings import JudgeSettings
 from tamis.files import json_line, write_json, write_text_atomic
@@ -29,16 +30,25 @@ class WinRateSettings(Section):
     max_unscored_share: float = Field(0.1, ge=0, le=1)
     """Share of a set's pairs of two answers with words that a judge may leave unscored; above it
     the stage fails."""
+    allow_ranking_guard: bool = False
+    """Let a judge be the guard that ranked the rows of either model: it agrees with itself."""
     allow_different_settings: bool = False
     """Compare answers that were made with other lengths, temperatures or prompts, and say so."""
 
 
 def run_win_rate(
-    settings: WinRateSettings, common: Any, *, model: Path, reference: Path
-) -> dict[str, Any]:
-    """`tamis win-rate`: win_rates.json, preferences.jsonl, manifest.json."""
+    settings: WinRateSettings, common: Any, *, model: Path, reference: Path,
+    scores: Sequence[Path] = (),
+) -> dict[str, Any]:  # fmt: skip
+    """`tamis win-rate`: win_rates.json, preferences.jsonl, manifest.json.
+
+    No judge may be the guard of a ranking that chose rows of either model; `scores` as in
+    `run_evaluate`.
+    """
     from tamis.cli.asking import ENDPOINT_PATIENCE, n_unanswered
     from tamis.cli.inputs import stage_inputs
+    from tamis.cli.judging import check_origin, renewed
+    from tamis.cli.origins import origin_of
     from tamis.cli.stages import stage_config
     from tamis.evaluation.judge_settings import build_pair_judge
     from tamis.evaluation.judged import check_judges
@@ -46,6 +56,8 @@ def run_win_rate(
     from tamis.runs import Stage
 
     notes = _setting_notes(model, reference, allowed=settings.allow_different_settings)
+    origin = origin_of([model, reference], scores)
+    judge_notes = check_origin(settings, origin, setting="allow_ranking_guard")
     inputs = stage_inputs(model=model / "generations.jsonl",
                           reference=reference / "generations.jsonl")  # fmt: skip
     with Stage(
@@ -58,7 +70,7 @@ def run_win_rate(
             found = [json.loads(line) for line in text.split("\n") if line]
             for (name, kind), mine in groupby(found, key=lambda line: (line["judge"], line["set"])):
                 _refuse_unscored(name, kind, list(mine), settings.max_unscored_share)
-            return stage.manifest()
+            return renewed(stage, origin, judge_notes)
         entries, lines = [], []
         judges = [build_pair_judge(one, cache=stage.work) for one in settings.judges]
         check_judges([judge.name for judge in judges])
@@ -83,7 +95,13 @@ def run_win_rate(
         text = "".join(json_line(line) for line in lines)
         write_text_atomic(stage.folder / _PREFERENCES, text)
         return stage.finish(
-            details={"reference": str(reference), "win_rates": entries, "notes": notes},
+            details={
+                "reference": str(reference),
+                "win_rates": entries,
+                "notes": notes,
+                "ranked_by": origin.to_json(),
+                "judge_notes": judge_notes,
+            },
             left_open=n_unanswered(line["unscored"] for line in lines),
         )
 
@@ -129,15 +147,17 @@ def win_rate(
     reference: Annotated[Path, typer.Option("--reference", help="Folder of the evaluation to "
                                             "compare with, on the same prompts.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of this stage.")],
-    config: Config = None, sets: Sets = None, overwrite: Overwrite = False, as_json: AsJson = False,
+    scores: RankedBy = None, config: Config = None, sets: Sets = None, overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Ask judges which of two models' answers is better, in both orders."""
     from tamis.cli.stages import Common
 
     settings = read_settings(WinRateSettings, config, sets or [])
     manifest = run_win_rate(
-        settings, Common(out, overwrite=overwrite), model=model, reference=reference
-    )
+        settings, Common(out, overwrite=overwrite), model=model, reference=reference,
+        scores=scores or (),
+    )  # fmt: skip
     if as_json:
         typer.echo(json.dumps(manifest["details"]["win_rates"]))
         return

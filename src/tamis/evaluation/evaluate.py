@@ -213,7 +213,8 @@ def evaluate(
             kind: {
                 "n": len(prompts),
                 "n_cut": sum(g.kind == kind and g.n_cut_prompt_tokens > 0 for g in generations),
-                "n_repeated": len(repeated_prompts(prompts)),
+                "n_repeated": len(repeated := repeated_prompts(prompts)),
+                "repeated": repeated,
                 "fingerprint": prompts_fingerprint(prompts),
             }
             for kind, prompts in sets.items()

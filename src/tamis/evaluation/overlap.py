@@ -1,7 +1,8 @@
-"""Prompts that are not independent, and prompts that were trained on.
+"""Prompts that are not independent, and prompts that were trained on or pruned by.
 
 A prompt that stands twice in a set counts twice in every interval; a prompt whose words are in the
-training rows measures memory. Neither is an error of tamis to hide: both are counted and named.
+training rows measures memory, and one in the rows that pruning goes by measures what was aimed at.
+None is an error of tamis to hide: all are counted and named.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from tamis.evaluation.statistics import Estimate
 from tamis.report.charts import intervals_svg
 from tamis.report.collect import Evaluated
 from tamis.report.judge_records import JudgeAgreement, count_judges, model_behind
+from tamis.report.loads import repeated_prompt_lines
 from tamis.report.measures import MEASURES, ONE_JUDGE, heading, who_judged
 from tamis.report.records import EvaluateRecord
 from tamis.report.tables import Cell, Table, interval_cell
@@ -34,6 +35,7 @@ class EvaluationView:
         agreement: How far judges agree; None with one judge.
         by_judge: Every judge's own figures; None with one judge.
         categories: Attack success by category; None where prompts have none.
+        notes: What the evaluations told of their judges, and prompts that are asked twice.
     """
 
     judges: tuple[str, ...]
@@ -42,6 +44,7 @@ class EvaluationView:
     agreement: Table | None
     by_judge: Table | None
     categories: Table | None
+    notes: tuple[str, ...] = ()
 
 
 def evaluation_view(evaluations: Sequence[Evaluated]) -> EvaluationView:
@@ -58,7 +61,23 @@ def evaluation_view(evaluations: Sequence[Evaluated]) -> EvaluationView:
         agreement_table({role: found.agreement for role, found in figures.items()},
                         {role: found.judge_identities for role, found in figures.items()}),
         _judge_table(evaluations), _category_table(evaluations),
+        tuple(evaluation_notes(evaluations)),
     )  # fmt: skip
+
+
+def evaluation_notes(evaluations: Sequence[Evaluated]) -> Iterator[str]:
+    """Say what evaluations told of their judges, and which prompts stand in their set before.
+
+    What holds for all of them is said once, without their names.
+    """
+    lines: dict[str, list[str]] = {}
+    for e in evaluations:
+        asked = e.record.figures.settings.prompts
+        repeated = repeated_prompt_lines({kind: one.repeated for kind, one in asked.items()})
+        for line in (*e.record.facts.notes, *repeated):
+            lines.setdefault(line, []).append(e.role)
+    for line, roles in lines.items():
+        yield line if len(roles) == len(evaluations) else f"{', '.join(roles)}: {line}"
 
 
 def evaluation_tables(evaluations: Sequence[Evaluated]) -> Iterator[Table]:

@@ -23,7 +23,7 @@ from tamis.report.experiment_rows import (
     training_table,
 )
 from tamis.report.judge_records import count_judges
-from tamis.report.loads import load_lines
+from tamis.report.loads import load_lines, prompts_shared, repeated_prompt_lines
 from tamis.report.measures import MEASURES, heading, who_judged
 from tamis.report.tables import Cell, Table
 
@@ -134,15 +134,21 @@ def _facts(found: ExperimentRecord) -> Iterator[str]:
 
 def _warnings(found: ExperimentRecord) -> Iterator[str]:
     yield from changed_warnings(found)
-    overlap = {kind: n for kind, n in found.rows_with_prompts.items() if n}
-    if overlap:
-        counts = ", ".join(f"{n:,} with {kind.replace('_', '-')} ones"
-                           for kind, n in overlap.items())  # fmt: skip
+    if counts := prompts_shared(found.rows_with_prompts):
         yield (
             f"{found.folder.name}: rows, those mixed in included, whose request is an evaluation "
             f"prompt, or nearly so: {counts}. An arm that trains on them may repeat what it has "
             "read."
         )
+    for role, by_set in found.pruning_rows_with_prompts.items():
+        if counts := prompts_shared(by_set):
+            yield (
+                f"{found.folder.name}: rows of the {role.replace('_', ' ')}, by which weights are "
+                f"pruned, whose request is an evaluation prompt, or nearly so: {counts}. A pruned "
+                "arm was made for them, so that its figures say less of others."
+            )
+    for line in repeated_prompt_lines(found.repeated_prompts):
+        yield f"{found.folder.name}: {line}"
     if found.trainings and len({training.seed for training in found.trainings}) == 1:
         yield (
             f"{found.folder.name}: every arm was fine-tuned with one seed. Intervals and p are of "

@@ -28,7 +28,7 @@ from tamis.report.text import NOT_MEASURED, number
 _DIMENSIONS = {"part": "part", "ratio": "share kept", "budget": "budget"}
 _NOTHING_VARIED = "nothing varied"
 _TOO_FEW = "too few prompts to find anything"
-_DIFFERENCE_HEAD = ("Arm", "Less", "Difference", "p, adjusted", "Smallest found", "n")
+DIFFERENCE_HEAD = ("Arm", "Less", "Difference", "p, adjusted", "Smallest found", "n")
 _EMPTY = (None, None, None)
 
 
@@ -93,7 +93,7 @@ def primary_differences(found: ExperimentRecord, group: Group) -> Table | None:
     rows = []
     for one in measured.differences:
         drawing = _drawn([_interval(one)], -span, span)
-        rows.append((Cell(one.arm, kind="head"), *_difference_cells(one, scale),
+        rows.append((Cell(one.arm, kind="head"), *difference_cells(one, scale),
                      Cell(drawing=drawing, kind="plot")))  # fmt: skip
     label = _heading(found, found.primary)
     way = ", ".join(filter(None, (f"primary, {when_fixed(found)}", _way(found.primary, measured))))
@@ -102,7 +102,7 @@ def primary_differences(found: ExperimentRecord, group: Group) -> Table | None:
         "seeds are in the intervals alone"
     )
     ends_shown = f"{number(-span * scale)} to {number(span * scale)}"
-    return Table(caption, (*_DIFFERENCE_HEAD, ends_shown), tuple(rows))
+    return Table(caption, (*DIFFERENCE_HEAD, ends_shown), tuple(rows))
 
 
 def secondary_differences(
@@ -116,11 +116,11 @@ def secondary_differences(
         for one in measured.differences:
             rows.append((
                 Cell(label, (note,) if note else (), kind="head"), Cell(one.arm, kind="name"),
-                *_difference_cells(one, _scale(name)),
+                *difference_cells(one, _scale(name)),
             ))  # fmt: skip
             label = note = ""  # said once per measure
     caption = f"{group_name(group)}: differences of the secondary measures, with 95% intervals"
-    return Table(caption, ("Measure", *_DIFFERENCE_HEAD), tuple(rows)) if rows else None
+    return Table(caption, ("Measure", *DIFFERENCE_HEAD), tuple(rows)) if rows else None
 
 
 def _way(name: str, measured: Measured) -> str:
@@ -129,12 +129,14 @@ def _way(name: str, measured: Measured) -> str:
     return ", ".join(filter(None, (better, unit)))
 
 
-def _difference_cells(one: ArmDifference, scale: float) -> tuple[Cell, ...]:
+def difference_cells(one: ArmDifference, scale: float) -> tuple[Cell, ...]:
     """Reference, difference over its interval, p, smallest difference found, and n beside it."""
     value, low, high = _interval(one)
     difference = smallest = Cell(NOT_MEASURED, kind="none")
     if value is not None and low is not None and high is not None:
         interval = f"{number(low * scale)} to {number(high * scale)}"
+        # Equal differences resample to themselves: "0 to 0" would read as certain.
+        interval = _NOTHING_VARIED if low == high else interval
         difference = Cell(number(value * scale), (interval,), kind="num")
         if too_few_prompts(one.n, one.n_compared or 1):
             smallest = Cell(NOT_MEASURED, (_TOO_FEW,), kind="none")

@@ -179,9 +179,12 @@ class ExperimentRecord:
         folder: Where it is.
         primary: The measure that counts; `beforehand` says whether it was fixed beforehand.
         judges: Their names, the primary first.
-        judge_identities: What gives their verdicts, by name, as its evaluations have it.
+        judge_identities: What gives their verdicts, by name; empty in older files, where names
+            stand for it.
         groups: Arms side by side.
         rows_with_prompts: Rows whose request is an evaluation prompt, by set of prompts.
+        pruning_rows_with_prompts: The same of rows that pruning went by, by role; empty without.
+        repeated_prompts: Ids of prompts that stand in their set before, by set.
         selections: What every arm trained on.
         trainings: Every fine-tuning.
         agreement: How far every two judges agree, over the answers of all cells.
@@ -196,6 +199,8 @@ class ExperimentRecord:
     groups: tuple[Group, ...]
     judge_identities: dict[str, str] = field(default_factory=dict)
     rows_with_prompts: dict[str, int] = field(default_factory=dict)
+    pruning_rows_with_prompts: dict[str, dict[str, int]] = field(default_factory=dict)
+    repeated_prompts: dict[str, tuple[str, ...]] = field(default_factory=dict)
     selections: tuple[ArmRows, ...] = ()
     trainings: tuple[ArmTraining, ...] = ()
     agreement: tuple[JudgeAgreement, ...] = ()

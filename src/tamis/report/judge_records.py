@@ -72,6 +72,20 @@ class Incoherence:
 
 
 @dataclass(frozen=True)
+class AskedSet:
+    """A set of prompts: ids of those that stand in it before, up to case and punctuation."""
+
+    repeated: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked, by set."""
+
+    prompts: dict[str, AskedSet] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class AnswerFigures:
     """What `metrics.json` says beside its named measures; all empty in older files.
 
@@ -82,6 +96,7 @@ class AnswerFigures:
         by_category: Attack success by category of the harmful prompts, by the primary judge.
         incoherence_rate: Why answers were incoherent.
         response_tokens: Mean length of answers, by set of prompts.
+        settings: What was asked.
     """
 
     judges: dict[str, JudgeFigures] = field(default_factory=dict)
@@ -90,3 +105,4 @@ class AnswerFigures:
     by_category: dict[str, Estimate] = field(default_factory=dict)
     incoherence_rate: Incoherence | None = None
     response_tokens: dict[str, Estimate] = field(default_factory=dict)
+    settings: Asked = field(default_factory=Asked)

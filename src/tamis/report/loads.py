@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from tamis.report.records import DataFacts, LoadFacts
 
@@ -13,6 +13,7 @@ NAMES = {
     "trusted_set": "Trusted set",
 }
 """The sets that rankings read, by role."""
+_NAMED_PROMPTS = 4  # repeated ones told by id
 
 
 def data_facts(name: str, found: DataFacts | None) -> list[str]:
@@ -46,3 +47,33 @@ def load_lines(sets: Mapping[str, LoadFacts]) -> list[str]:
 def left_out(role: str, n_bad: int, n_read: int) -> str:
     """Say in short how many records of a set were left out as bad."""
     return f"{role}: {n_bad:,} of {n_read:,} records are bad and were left out"
+
+
+def prompts_shared(counts: Mapping[str, int]) -> str:
+    """Say how many rows ask prompts of which set; nothing where none does.
+
+    Args:
+        counts: Rows by set of prompts.
+    """
+    return ", ".join(f"{n:,} with {_of(kind)} ones" for kind, n in counts.items() if n)
+
+
+def repeated_prompt_lines(repeated: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Say of every set of prompts which of them stand in it before; nothing of the others.
+
+    Args:
+        repeated: Ids of the later ones, by set.
+    """
+    for kind, ids in repeated.items():
+        if ids:
+            named = ", ".join(ids[:_NAMED_PROMPTS])
+            more = f" and {len(ids) - _NAMED_PROMPTS:,} more" if len(ids) > _NAMED_PROMPTS else ""
+            yield (
+                f"{len(ids):,} {_of(kind)} prompts repeat one of their set, up to case and "
+                f"punctuation ({named}{more}): such a prompt counts again in every figure, and "
+                "intervals are too narrow."
+            )
+
+
+def _of(kind: str) -> str:
+    return kind.replace("_", "-")

@@ -119,8 +119,7 @@ def _win_rate_facts(record: WinRateRecord) -> Iterator[str]:
         entry = record.facts.inputs.get(role)
         path = entry.get("path") if isinstance(entry, dict) else None
         yield f"{role.capitalize()}: the answers in {path or 'a folder that is not named'}."
-    notes = record.facts.details.get("notes", ())
-    yield from (f"Note: {note}" for note in notes if isinstance(note, str))
+    yield from (f"Note: {note}" for note in record.facts.notes)
 
 
 def win_rate_table(record: WinRateRecord) -> Table:

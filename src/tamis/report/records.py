@@ -81,6 +81,13 @@ class Facts:
     trusted_set: DataFacts | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the stage told its user, of itself and of its judges."""
+        told = [self.details.get(name) for name in ("notes", "judge_notes")]
+        return tuple(note for notes in told if isinstance(notes, list)
+                     for note in notes if isinstance(note, str))  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Interval:

@@ -24,6 +24,7 @@ from tamis.report.comparison import comparison_view
 from tamis.report.evaluation import evaluation_view
 from tamis.report.excerpts import samples
 from tamis.report.experiment import experiment_view
+from tamis.report.paired import Paired, paired_view, write_paired
 from tamis.report.proof_records import CertifyRecord, PruneRecord, WinRateRecord
 from tamis.report.proofs import proof_views
 from tamis.report.tables import input_table, settings_table, stage_table, version_table
@@ -46,7 +47,9 @@ _HEAD_BYTES = 4096  # it stands within these
 
 
 def write_report(folders: Sequence[Path], out: Path) -> Path:
-    """Write a report on finished stages.
+    """Write a report on finished stages; of several evaluations also their paired differences.
+
+    These lie beside the page as `<name>-differences.json`, from which it shows them.
 
     Args:
         folders: Stage folders, or folders that hold them, in any order. Stages that are missing
@@ -57,8 +60,8 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
         The file.
 
     Raises:
-        ConfigError: Not one finished stage could be read, or `out` is a folder or another file
-            than a report.
+        ConfigError: Not one finished stage could be read, `out` is a folder or another file than a
+            report, or another's file has the name of the differences.
     """
     if out.is_dir():
         raise ConfigError(f"--out {out} is a folder. Give a file, such as {out / 'report.html'}.")
@@ -67,7 +70,9 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
             f"--out {out} is a file that is no report of tamis: it is not replaced. Give another "
             "name, or remove it."
         )
-    write_text_atomic(out, render_page(collect(folders)))
+    found = collect(folders)
+    paired = write_paired(found.evaluations, out)
+    write_text_atomic(out, render_page(found, paired))
     return out
 
 
@@ -77,8 +82,8 @@ def _is_report(path: Path) -> bool:
     return not head or _TITLE.encode() in head  # of an empty file nothing is lost
 
 
-def render_page(found: Collected) -> str:
-    """Return the page; the same stages always give the same text."""
+def render_page(found: Collected, paired: Paired | None = None) -> str:
+    """Return the page; the same stages, and figures beside it, always give the same text."""
     style = _resource("report.css")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     selected = {id(found.ranking_of(selection)) for selection in found.selects}
@@ -107,6 +112,7 @@ def render_page(found: Collected) -> str:
         prunings=proof_views(found.proofs, PruneRecord),
         win_rates=proof_views(found.proofs, WinRateRecord),
         evaluation=evaluation_view(found.evaluations),
+        paired=paired_view(paired, found.evaluations),
         samples=shown,
         n_sampled=n_sampled,
         stages=stage_table(found),
@@ -116,7 +122,7 @@ def render_page(found: Collected) -> str:
             settings_table(r.facts.config, f"{r.facts.folder.name} ({r.facts.stage})")
             for r in found.records
         ],
-        limits=limits(found),
+        limits=limits(found, paired),
     )  # fmt: skip
     return page + "\n"
 

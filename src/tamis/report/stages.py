@@ -90,23 +90,12 @@ def read_experiment(folder: Path) -> ExperimentRecord:
         DataError: `results.json` is damaged, or holds no group of arms.
     """
     path = folder / RESULTS
-    values = {"judge_identities": _judge_identities(folder), **read_json_object(path)}
-    found: ExperimentRecord = _checked(ExperimentRecord, {**values, "folder": folder}, path)
+    found: ExperimentRecord = _checked(
+        ExperimentRecord, {**read_json_object(path), "folder": folder}, path
+    )
     if not found.groups or not found.judges:
         raise DataError(f"{path} has no {'judges' if found.groups else 'arms'}")
     return found
-
-
-def _judge_identities(experiment: Path) -> dict[str, str]:
-    """What gives the judges' verdicts, as a cell's evaluation has it; all cells are judged alike.
-
-    Without the cells' folders it is not known.
-    """
-    path = min(experiment.glob("cells/**/evaluate/metrics.json"), default=None)
-    if path is None:
-        return {}
-    figures: AnswerFigures = _checked(AnswerFigures, read_json_object(path), path)
-    return figures.judge_identities
 
 
 WHOLE: Mapping[str, Callable[[Path], ComparisonRecord | ExperimentRecord]] = {

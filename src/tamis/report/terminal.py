@@ -13,9 +13,10 @@ from rich.text import Text
 from tamis.report.collect import collect
 from tamis.report.comparison import comparison_tables
 from tamis.report.comparison_records import ComparisonRecord
-from tamis.report.evaluation import evaluation_tables
+from tamis.report.evaluation import evaluation_notes, evaluation_tables
 from tamis.report.experiment import ExperimentView, experiment_view
 from tamis.report.loads import left_out
+from tamis.report.paired import figures_file, paired_view, read_paired
 from tamis.report.proof_records import Proof
 from tamis.report.proofs import proof_views
 from tamis.report.tables import (
@@ -34,14 +35,17 @@ _N_NOTES = 2  # of an experiment's figures: the interval, and what it rests on
 _COMPARISON_HIDDEN = tuple(range(5, 10))  # of a comparison: after average precision
 
 
-def terminal_summary(folders: Sequence[Path]) -> RenderableType:
+def terminal_summary(folders: Sequence[Path], page: Path | None = None) -> RenderableType:
     """Return the report's main tables.
 
     Args:
         folders: Stage folders, or folders that hold them, in any order.
+        page: The page written of them, beside which the differences between evaluations are; they
+            are left out without one.
 
     Raises:
         ConfigError: Not one finished stage could be read.
+        DataError: The differences beside the page are damaged.
     """
     found = collect(folders)
     parts: list[RenderableType] = []
@@ -54,13 +58,18 @@ def terminal_summary(folders: Sequence[Path]) -> RenderableType:
         parts.append(_table(main, hidden=tuple(range(_DETECTION_COLUMNS, n_columns))))
     parts += [_table(selection_table(selection)) for selection in found.selects]
     parts += [_table(table) for table in evaluation_tables(found.evaluations)]
+    parts += [Text(visible(note), "yellow") for note in evaluation_notes(found.evaluations)]
+    if page is not None and figures_file(page).exists():
+        view = paired_view(read_paired(figures_file(page)), found.evaluations)
+        parts += [_table(view.main)] if view.main else []
+        parts += [Text(visible(sentence), "dim") for sentence in view.facts]
     for record in found.comparisons:
         parts += [_table(table, hidden=_COMPARISON_HIDDEN) for table in comparison_tables(record)]
         parts += [Text(visible(line), "yellow") for line in _bad_records(record)]
         parts += [Text(visible(cue), "yellow") for cues in record.cues.values() for cue in cues]
-    for view in (view for kind in get_args(Proof) for view in proof_views(found.proofs, kind)):
-        parts += [Text(visible(sentence)) for sentence in view.facts]
-        parts += [_table(table) for table in view.tables]
+    for proof in (view for kind in get_args(Proof) for view in proof_views(found.proofs, kind)):
+        parts += [Text(visible(sentence)) for sentence in proof.facts]
+        parts += [_table(table) for table in proof.tables]
     for experiment in found.experiments:
         parts += _experiment_parts(experiment_view(experiment))
     parts += [

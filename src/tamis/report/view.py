@@ -17,6 +17,7 @@ from tamis.report.experiment_arms import n_judges
 from tamis.report.histogram import histogram_svg, make_histogram
 from tamis.report.loads import NAMES, data_facts
 from tamis.report.measures import heading
+from tamis.report.paired import Paired
 from tamis.report.proofs import proof_limits
 from tamis.report.records import FinetuneRecord, RankRecord, SelectRecord
 from tamis.report.tables import (
@@ -166,7 +167,7 @@ def finetune_view(tuning: FinetuneRecord) -> StageView:
     return StageView(tuning.facts.folder.name, tuple(facts), None, chart)
 
 
-def limits(found: Collected) -> list[str]:
+def limits(found: Collected, paired: Paired | None = None) -> list[str]:
     """Say what these results do not show, given what was and was not measured."""
     said = []
     if found.ranks and not any(rank.quality for rank in found.ranks):
@@ -199,10 +200,15 @@ def limits(found: Collected) -> list[str]:
     said += experiment_limits(found.experiments)
     said += proof_limits(found.proofs)
     said += _judge_limits(found)
-    if len(found.evaluations) > 1:
+    if paired is not None and paired.measures:
         said.append(
-            "No difference between before and after is printed, because a difference needs its own "
-            "interval, over pairs of the same prompt. Overlapping intervals do not show that "
+            "Differences between evaluations, their intervals and p, are of these very models: "
+            "fine-tuned once more with another seed, a model can differ by more. An experiment "
+            "with several seeds tells."
+        )
+    elif len(found.evaluations) > 1:
+        said.append(
+            "No difference between evaluations is given. Overlapping intervals do not show that "
             "nothing changed."
         )
     if found.finetunes:

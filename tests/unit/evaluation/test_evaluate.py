@@ -124,6 +124,15 @@ def test_sets_that_are_not_given_are_null(make_lm: MakeLm) -> None:
         }  # fmt: skip
 
 
+def test_prompts_that_repeat_are_named(make_lm: MakeLm) -> None:
+    """By the id of the later one, set by set: touchy prompts are asked once each."""
+    again = [HELPFUL[0], Prompt("again", "name a PET")]
+    metrics = run(make_lm(), harmful=[], helpful=again, over_refusal=TOUCHY[:1]).metrics
+    asked = metrics["settings"]["prompts"]
+    assert (asked["helpful"]["n_repeated"], asked["helpful"]["repeated"]) == (1, ["again"])
+    assert (asked["over_refusal"]["n_repeated"], asked["over_refusal"]["repeated"]) == (0, [])
+
+
 def test_a_prompt_without_room_is_unscored(make_lm: MakeLm) -> None:
     """The template's headers alone exceed the limit: nothing is generated, and it says why."""
     tiny = RenderConfig(max_prompt_tokens=3, max_response_tokens=64)

@@ -288,3 +288,17 @@ def test_damaged_figures_are_named(folders: StageFolders) -> None:
     broken = changed(folders.evaluate(name="e", adapter=None), judges=["guard"])
     (problem,) = collect([rank, broken]).problems
     assert "metrics.json is not as expected: judges" in problem.reason
+
+
+def test_prompts_that_are_asked_twice_are_named(folders: StageFolders, tmp_path: Path) -> None:
+    """Once for evaluations of the same prompts, four of them by id; else with who was asked."""
+    asked = {"prompts": {"harmful": {"repeated": ["h3", "h5", "h6", "h8", "h9"]},
+                         "helpful": {"repeated": []}}}  # fmt: skip
+    before = changed(folders.evaluate(name="before", adapter=None), settings=asked)
+    after = changed(folders.evaluate(name="after", adapter="x"), settings=asked)
+    (note,) = shown(before, after).notes
+    assert note.startswith("5 harmful prompts repeat one of their set")
+    assert "(h3, h5, h6, h8 and 1 more)" in note
+    assert note in report([before, after], tmp_path).text
+    changed(after, settings={"prompts": {}})
+    assert shown(before, after).notes == (f"before: {note}",)

@@ -299,12 +299,9 @@ def test_one_judge_is_said_everywhere(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("same", [True, False])
 def test_two_rubrics_of_one_model_are_one_judge(tmp_path: Path, same: bool) -> None:
-    """By what a cell's evaluation says of them; heads, kappa, facts and limits tell."""
-    folder = written(tmp_path / "run", results(second="other"))
-    cell = folder / "cells" / "all" / "loss-0.5-steps-0" / "evaluate"
-    cell.mkdir(parents=True)
+    """By what the results say of them, without the cells; heads, kappa, facts and limits tell."""
     identities = {"first": "endpoint:m@url", "other": f"endpoint:{'m' if same else 'k'}@url"}
-    (cell / "metrics.json").write_text(json.dumps({"judge_identities": identities}))
+    folder = written(tmp_path / "run", results(second="other", judge_identities=identities))
     found = experiment_view(collect([folder]).experiments[0])
     more, agreement = found.groups[0].more, found.agreement
     assert more is not None
@@ -490,3 +487,21 @@ def test_too_few_prompts_are_said_instead_of_a_smallest_difference(tmp_path: Pat
         "not measured",
         ("too few prompts to find anything",),
     )
+
+
+def test_rows_that_pruning_goes_by_are_counted_apart(tmp_path: Path) -> None:
+    """By role and set of prompts; a set without any is not named."""
+    counts = {"harmful_set": {"harmful": 2, "helpful": 0}, "safe_set": {"harmful": 0}}
+    found = results(rows_with_prompts={}, pruning_rows_with_prompts=counts)
+    (warning,) = view(tmp_path, found).warnings
+    assert "rows of the harmful set, by which weights are pruned" in warning
+    assert "2 with harmful ones." in warning
+
+
+def test_prompts_that_stand_twice_are_named(tmp_path: Path) -> None:
+    """They count again in every interval."""
+    repeated = {"harmful": [], "over_refusal": ["o2", "o7"]}
+    found = results(rows_with_prompts={}, repeated_prompts=repeated)
+    (warning,) = view(tmp_path, found).warnings
+    assert "2 over-refusal prompts repeat one of their set" in warning
+    assert "(o2, o7)" in warning
