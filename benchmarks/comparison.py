@@ -48,7 +48,9 @@ METHODS: dict[str, dict[str, dict[str, Any]]] = {
         "seal": {"preset": "fast"},
     },
 }
-CACHED = ("trivial", "loss", "saft", "saft-published", "contrast", "excess", "auto")
+# At further rates these read what the ranking of all rows has left in the cache, or no model.
+CACHED = ("trivial", "loss", "saft", "saft-published", "contrast", "excess", "auto", "gradient",
+          "gradsafe")  # fmt: skip
 AT_5_PERCENT = ("excess-crossfit", "seal")
 SHOWN = (
     "auroc",

@@ -151,7 +151,7 @@ class Gradient(Method):
         run = GradientProducts(
             inputs.features, sets, rank=self.lora_rank, targets=self.lora_targets,
             trunk_cut=self.trunk_cut, max_batch_tokens=self.max_batch_tokens,
-            gradient_checkpointing=self.gradient_checkpointing, seed=inputs.seed, work=inputs.work,
+            gradient_checkpointing=self.gradient_checkpointing, seed=inputs.seed,
             progress=inputs.progress,
         )  # fmt: skip
         means = run.means()
