@@ -252,7 +252,7 @@ def rank(
 
     Raises:
         ConfigError: A required input is missing, or not yet loaded or built.
-        MismatchError: The method did not score exactly these rows.
+        MismatchError: The method did not score exactly these rows, or `work` is another ranking's.
     """
     if isinstance(method, str):
         raise ConfigError(f"method is a name: give build_method({method!r}) of tamis.methods.")

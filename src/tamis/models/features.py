@@ -19,6 +19,8 @@ Shapes: B rows, T tokens of the longest, D hidden size, n rows asked for.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -209,6 +211,13 @@ class FeatureCache:
                 found = [row_key(row) for row in rows]
             self._keys[id(rows)] = rows, found
         return self._keys[id(rows)][1]
+
+    def digest(self, rows: RenderedRows) -> str:
+        """Return a hash of the usable rows, by id and key, in the order of their ids."""
+        keys, digest = self.keys(rows), hashlib.sha256()
+        for index in rows.id_order:
+            digest.update(json.dumps(rows.ids[index]).encode() + keys[index])
+        return digest.hexdigest()[:16]
 
     def _table(self, rows: RenderedRows | JoinedRows, name: str) -> Tensor:
         self.ensure(rows, [name])
