@@ -21,6 +21,8 @@ from typing import Any
 import yaml
 from environment import environment, test_data, write_result
 
+# Defaults were chosen with these labels in sight (docs/LOG.md).
+IN_SIGHT = {"chosen_with_labels": True}
 # label: settings. Groups by what they cost: nothing or one forward pass, models tuned on the safe
 # set or gradients, models tuned on the mixture.
 METHODS: dict[str, dict[str, dict[str, Any]]] = {
@@ -29,15 +31,15 @@ METHODS: dict[str, dict[str, dict[str, Any]]] = {
         "uniform": {},
         "dsir": {},
         "loss": {},
-        "saft": {},
+        "saft": {**IN_SIGHT},
         "saft-published": {"name": "saft", "preset": "published"},
-        "contrast": {},
+        "contrast": {**IN_SIGHT},
         "probe": {},
         "direction": {},
     },
     "independent": {
         "excess": {},
-        "auto": {},
+        "auto": {**IN_SIGHT},
         "amortized": {"teacher": "excess"},
         "gradient": {},
         "direction-datashield": {"name": "direction", "variant": "datashield"},
@@ -45,10 +47,12 @@ METHODS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "mixture": {
         "excess-crossfit": {"name": "excess", "against": "crossfit", "folds": 2},
-        "seal": {"preset": "fast"},
+        "seal": {"preset": "fast", **IN_SIGHT},
     },
 }
-CACHED = ("trivial", "loss", "saft", "saft-published", "contrast", "excess", "auto")
+# At further rates these read what the ranking of all rows has left in the cache, or no model.
+CACHED = ("trivial", "loss", "saft", "saft-published", "contrast", "excess", "auto", "gradient",
+          "gradsafe")  # fmt: skip
 AT_5_PERCENT = ("excess-crossfit", "seal")
 SHOWN = (
     "auroc",
@@ -59,7 +63,8 @@ SHOWN = (
     "n_harmful",
     "n_cells",
 )
-KEPT = ("rows", "method", "uses_labels", "seconds", "peak_gib", "passes", "flagged")
+KEPT = ("rows", "method", "uses_labels", "chosen_with_labels", "seconds", "peak_gib", "passes",
+        "flagged")  # fmt: skip
 SLICES = ("all", "clear", "hard_negative", "source:hh-rlhf/harmless-base/chosen", "turns:1",
           "turns:2+", "length:1", "length:2", "length:3", "length:4")  # fmt: skip
 DRAWS = 10  # plantings at 2% and 5%, and drawings of 100 labels

@@ -47,7 +47,7 @@ def main() -> None:
         features, rows, safe, adapters=["upper", "lower"], lora=method.lora,
         trunk_cut=method.trunk_cut, learning_rate=method.learning_rate,
         max_gradient_norm=method.max_gradient_norm, max_batch_tokens=None, seed=0, work=None,
-        progress=lambda _: None,
+        progress=lambda _: None, settings=method.model_dump(mode="json"),
     )  # fmt: skip
     streams = TwoStreams(
         run.finetuning, run.safe, batch_size=method.batch_size,

@@ -19,7 +19,13 @@ import yaml
 import toy
 from tamis.data.example import Examples
 from tamis.data.load import load_examples
-from tamis.errors import ConfigError, DataError, DuplicateIdError, NoTrainedTokensError
+from tamis.errors import (
+    ConfigError,
+    DataError,
+    DuplicateIdError,
+    MismatchError,
+    NoTrainedTokensError,
+)
 from tamis.methods import METHODS, build_method, method_class
 from tamis.methods.base import check_inputs
 from tamis.methods.scores import Scores
@@ -392,6 +398,22 @@ def test_a_finished_folder_gives_the_scores_again(
     """Ranking again in the folder of a finished run reads back the same bits."""
     for _ in range(2):
         assert_same(ranked(case, inputs_for(tiny_lm, work=tmp_path)), baseline(case))
+
+
+@pytest.mark.parametrize(
+    ("case", "change", "what"),
+    [("seal", {"epochs": 1}, "epochs: 2 there, 1 now"),
+     ("excess", {"steps": 5}, "steps: 4 there, 5 now"),
+     ("excess-crossfit", {"first_tokens": 2}, "first_tokens: 4 there, 2 now"),
+     ("amortized", {"teacher_options": {**TINY_SEAL, "epochs": 1}}, "epochs: 2 there, 1 now")],
+)  # fmt: skip
+def test_a_folder_of_other_settings_is_refused(
+    case: str, change: dict[str, Any], what: str, tiny_lm: LanguageModel, tmp_path: Path
+) -> None:
+    """What was trained with them is not taken for what is asked now."""
+    ranked(case, inputs_for(tiny_lm, work=tmp_path))
+    with pytest.raises(MismatchError, match=what):
+        ranked(case, inputs_for(tiny_lm, work=tmp_path), **change)
 
 
 @every_case

@@ -38,6 +38,14 @@ class RowsConfig(Section):
     """Labels of the methods to compare there; None is all."""
 
 
+class ComparedMethod(MethodConfig):
+    """A method to compare."""
+
+    chosen_with_labels: bool = False
+    """Whether its settings, defaults of ours included, were chosen with labels of these rows in
+    sight: it is marked, and its figures are the same."""
+
+
 class CompareConfig(Section):
     """`tamis compare`. Paths are relative to the file."""
 
@@ -49,7 +57,7 @@ class CompareConfig(Section):
     """Trusted rows."""
     harmful_set: str | None = None
     """Rows known to be harmful, for methods that use them."""
-    methods: dict[str, MethodConfig] = Field(min_length=1)
+    methods: dict[str, ComparedMethod] = Field(min_length=1)
     """What to compare, by a label of your choice."""
     parts: dict[str, RowsConfig] = Field(default_factory=dict)
     """Further sets of rows, by name."""

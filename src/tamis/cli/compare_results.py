@@ -49,6 +49,7 @@ def summary(
         entries.append({
             "rows": rows, "method": method, "config": config.methods[method].resolved(),
             "uses_labels": config.learns(method),
+            "chosen_with_labels": config.methods[method].chosen_with_labels,
             "n_refused": sum((job.rows, job.method) == (rows, method) for job in refused),
             "notes": list(dict.fromkeys(note for cell in mine for note in cell.notes)),
             "seconds": [cell.seconds for cell in mine],

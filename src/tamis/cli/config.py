@@ -46,8 +46,8 @@ class MethodConfig(Section):
     def _flat(cls, value: Any) -> Any:
         """Accept {name: seal, epochs: 2} for {name: seal, options: {epochs: 2}}."""
         if isinstance(value, Mapping) and "options" not in value:
-            options = {k: v for k, v in value.items() if k != "name"}
-            return {**{k: v for k, v in value.items() if k == "name"}, "options": options}
+            options = {k: v for k, v in value.items() if k not in cls.model_fields}
+            return {**{k: v for k, v in value.items() if k not in options}, "options": options}
         return value
 
     def resolved(self) -> dict[str, Any]:

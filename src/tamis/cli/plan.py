@@ -4,7 +4,7 @@ Every stage is run as it will be, on a sample: ranking on FEW_ROWS and on SAMPLE
 them the longest there are) with safe rows in proportion, fine-tuning for two steps, evaluation on a
 few prompts. Ranking's time is the line through both measurements, by tokens; the others are scaled
 by steps and prompts. Memory is the largest so far, since batches are bounded by tokens and not by
-rows; disk is the sample's features, scaled by tokens.
+rows; disk is the sample's features, scaled by tokens, and what is kept beside them.
 """
 
 from __future__ import annotations
@@ -218,12 +218,27 @@ def _rank(
     minutes = line_minutes(few, many, sample.all_tokens)
     if minutes is None:  # no line: at most in proportion
         minutes = many[0] * sample.all_tokens / many[1]
-    features = (work / "many" / "features").rglob("*.safetensors")
-    disk = sum(path.stat().st_size for path in features) * sample.all_tokens / many[1]
+    disk = kept_bytes(work / "many" / "features", sample.all_tokens / many[1])
     return StageEstimate(
         "rank", minutes, _memory_gib(lm), disk / _GIB,
         f"{config.method.name} on {len(sample.ids)} rows",
     )  # fmt: skip
+
+
+def kept_bytes(folder: Path, scale: float) -> float:
+    """Tell the size of kept features from those of a sample.
+
+    Args:
+        folder: Features of the sample.
+        scale: How many times the sample there is of all rows.
+
+    Returns:
+        Bytes: rows' values times `scale`, and once what is kept beside them, such as means.
+    """
+    return sum(
+        path.stat().st_size * (scale if path.name.startswith("part-") else 1.0)
+        for path in folder.rglob("*.safetensors")
+    )
 
 
 def _finetune(config: RunConfig, lm: LanguageModel, sample: Sample, work: Path) -> StageEstimate:

@@ -6,9 +6,10 @@ Rankings of a method are of three kinds: its first, one with another seed, one o
 with a seed that it was run with before. Each is measured by itself and told for the rows of every
 ranking; one that is there takes no time. What cannot be told is said, not guessed.
 
-A first ranking is measured on three sets of rows that share nothing. What the first takes more than
-the second, of the same size, the cache keeps for good (anchors, labelled rows): it is counted once.
-The second and the third, larger, give the time per row.
+A first ranking, and one with another seed, is measured on three sets of rows that share nothing.
+What the first takes more than the second, of the same size, the cache keeps for good (anchors,
+labelled rows): it is counted once, or once per seed. The second and the third, larger, give the
+time per row.
 """
 
 from __future__ import annotations

@@ -84,9 +84,11 @@ class Measured:
             for kind in wanted:
                 # The first fills the cache, for the other kinds and for other methods.
                 if kind == "first" or kind in kinds:
+                    if kind == "seed":  # gradients of anchors, for one, are kept by seed
+                        cold = self._run(name, "cold", kind, whole_safe)[0]
                     few, many = (self._run(name, size, kind, whole_safe)
                                  for size in ("few", "many"))  # fmt: skip
-                    once = max(0.0, cold - few[0]) if kind == "first" else 0.0
+                    once = 0.0 if kind == "part" else max(0.0, cold - few[0])
                     found[kind] = Times(few, many, once, kind != "first")
         except Exception as error:  # a method that needs more rows must not end the comparison
             if isinstance(error, TamisError):

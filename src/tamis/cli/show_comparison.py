@@ -25,6 +25,9 @@ _COLUMN = 19  # characters of an interval with its borders
 LABELS_NOTE = (
     "(labels): learned from labels of some of these rows, and measured on the others only."
 )
+OPTIONS_NOTE = (
+    "(options): options chosen with labels of these rows in sight; the figures flatter them."
+)
 CACHED_NOTE = (
     "cached: an earlier ranking left what this one reads of the model, and paid for it; alone it "
     "would take longer."
@@ -106,6 +109,8 @@ def comparison_tables(found: Mapping[str, Any], width: int = 80) -> RenderableTy
         parts += [Text(visible(sentence), "yellow") for sentence in found["cues"].get(rows, ())]
     if any(entry["uses_labels"] for entry in found["entries"]):
         parts.append(Text(LABELS_NOTE, "dim"))
+    if any(entry["chosen_with_labels"] for entry in found["entries"]):
+        parts.append(Text(OPTIONS_NOTE, "dim"))
     if any(entry["n_cached"] for entry in found["entries"]):
         parts.append(Text(CACHED_NOTE, "dim"))
     parts += [
@@ -132,9 +137,8 @@ def refusal_summary(found: Mapping[str, Any]) -> str | None:
 
 
 def _rows_table(rows: str, entries: Sequence[Mapping[str, Any]], width: int) -> Table:
-    """One set of rows; methods that learned from labels stand below the others."""
-    names = [visible(entry["method"]) + (" (labels)" if entry["uses_labels"] else "")
-             for entry in entries]  # fmt: skip
+    """One set of rows; methods that owe something to labels stand below the others."""
+    names = [visible(entry["method"]) + _mark(entry) for entry in entries]
     room = width - max(map(len, names)) - (len(_SHOWN) + 1) * _COLUMN - 16  # seconds and borders
     shown = {**_SHOWN, **dict(list(_WIDER.items())[: max(0, room // _COLUMN)])}
     most = max((entry["readouts"]["score"] for entry in entries), key=lambda found: found["n"])
@@ -143,10 +147,10 @@ def _rows_table(rows: str, entries: Sequence[Mapping[str, Any]], width: int) -> 
     table.add_column("Method", no_wrap=True)
     for heading in (*shown.values(), "AUROC, hard negatives", "Seconds"):
         table.add_column(heading, justify="right")
-    for uses_labels in (False, True):
+    for marked in (False, True):
         table.add_section()
         for name, entry in zip(names, entries, strict=True):
-            if entry["uses_labels"] is uses_labels:
+            if bool(_mark(entry)) is marked:
                 score = entry["readouts"]["score"]
                 hard = score["slices"].get("hard_negative")
                 cells = [_interval(score[measure]) for measure in shown]
@@ -155,6 +159,13 @@ def _rows_table(rows: str, entries: Sequence[Mapping[str, Any]], width: int) -> 
                     name += f"\nof {score['n']:,} rows"
                 table.add_row(Text(name), *cells, _seconds(entry))
     return table
+
+
+def _mark(entry: Mapping[str, Any]) -> str:
+    """Say what a method owes to labels of the rows."""
+    uses = {"labels": entry["uses_labels"], "options": entry["chosen_with_labels"]}
+    marks = ", ".join(mark for mark, there in uses.items() if there)
+    return f" ({marks})" if marks else ""
 
 
 def _seconds(entry: Mapping[str, Any]) -> str:

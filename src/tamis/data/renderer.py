@@ -42,6 +42,10 @@ class RenderConfig(pydantic.BaseModel):
     chat_template: str | None = None
     """None: the tokenizer's own. "plain" or a file with a Jinja template otherwise."""
 
+    def cutting(self) -> RenderConfig:
+        """Return the same limits for rows that are cut whatever is to be done with others."""
+        return self.model_copy(update={"on_too_long": "truncate"})
+
 
 class Renderer:
     """Template, tokenizer and limits together.

@@ -17,11 +17,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from tamis.data.example import Examples
 from tamis.data.template import RenderConfig, RenderedRows
-from tamis.errors import (
-    ConfigError,
-    DuplicateIdError,
-    MismatchError,
-)
+from tamis.errors import ConfigError, DuplicateIdError, MismatchError
 from tamis.methods import check_requires, with_preset
 from tamis.methods.scores import Scores as Scores
 
@@ -82,12 +78,15 @@ class RankingInputs:
         )
 
     def rendered(self, which: str | Examples = "finetuning_set") -> RenderedRows:
-        """Render a set, by name, or any other rows, with the ranking model's tokenizer."""
+        """Render a set, by name, or any other rows, such as anchors: those are cut if too long."""
         examples = getattr(self, which) if isinstance(which, str) else which
         if examples is None or self.model is None:
             raise ConfigError(f"rendering {which} needs that set and a model.")
         if id(examples) not in self._rendered:
-            found = self.model.renderings.render(examples, self.render)
+            sets = self.finetuning_set, self.safe_set, self.harmful_set, self.trusted_set
+            own = any(examples is given for given in sets)
+            limits = self.render if own else self.render.cutting()
+            found = self.model.renderings.render(examples, limits)
             self._rendered[id(examples)] = examples, found
         return self._rendered[id(examples)][1]
 
@@ -252,7 +251,7 @@ def rank(
 
     Raises:
         ConfigError: A required input is missing, or not yet loaded or built.
-        MismatchError: The method did not score exactly these rows.
+        MismatchError: The method did not score exactly these rows, or `work` is another ranking's.
     """
     if isinstance(method, str):
         raise ConfigError(f"method is a name: give build_method({method!r}) of tamis.methods.")

@@ -133,6 +133,7 @@ class Contrast(Method):
                 "false_positive_rate": self.false_positive_rate,
                 "flagged": int((risk > threshold).sum()),
                 "known_rows": {name: len(part.states) for name, part in parts.items()},
+                "anchors_by_outcome": self._outcomes(inputs),
                 "notes": self._notes(parts),
             },
         )  # fmt: skip
@@ -147,6 +148,14 @@ class Contrast(Method):
 
     def _anchors(self) -> Anchors:
         return chosen_anchors(self.anchors)
+
+    def _outcomes(self, inputs: RankingInputs) -> dict[str, dict[str, int]]:
+        """Count the anchors by what was done to fit them into the limits."""
+        if self.anchors == "none":
+            return {}
+        anchors = self._anchors()
+        return {name: inputs.rendered(getattr(anchors, name)).counts()
+                for name in request_folds(anchors, FOLDS)}  # fmt: skip
 
     def _known(
         self, inputs: RankingInputs, names: Sequence[str], folds: Mapping[str, np.ndarray]

@@ -206,7 +206,13 @@ class Direction(Method):
             values=values,
             outcome=[str(o) for o in rows.column("outcome")],
             n_trained_tokens=rows.column("n_trained_tokens"),
-            details={"layer": depth, **chosen, "anchors": used, "notes": notes},
+            details={
+                "layer": depth,
+                **chosen,
+                "anchors": used,
+                "notes": notes,
+                "anchors_by_outcome": {name: part.counts() for name, part in known.items()},
+            },
         )
 
     def _known(self, inputs: RankingInputs, anchors: Anchors) -> dict[str, RenderedRows]:

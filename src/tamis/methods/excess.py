@@ -150,7 +150,7 @@ class Excess(Method):
             trunk_cut=self.trunk_cut, learning_rate=self.learning_rate,
             max_gradient_norm=self.max_gradient_norm, max_batch_tokens=self.max_batch_tokens,
             gradient_checkpointing=self.gradient_checkpointing, seed=inputs.seed, work=inputs.work,
-            progress=inputs.progress,
+            progress=inputs.progress, settings=self.model_dump(mode="json"),
         )  # fmt: skip
         try:
             fold = _deal(rows, self.folds, inputs.seed, "folds")

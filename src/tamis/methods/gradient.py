@@ -35,7 +35,6 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from tamis.data.rendered import UNTRAINED, RenderedRow, RenderedRows
-from tamis.data.template import render
 from tamis.errors import ConfigError
 from tamis.methods.base import Method, RankingInputs
 from tamis.methods.scores import Scores
@@ -151,7 +150,7 @@ class Gradient(Method):
         run = GradientProducts(
             inputs.features, sets, rank=self.lora_rank, targets=self.lora_targets,
             trunk_cut=self.trunk_cut, max_batch_tokens=self.max_batch_tokens,
-            gradient_checkpointing=self.gradient_checkpointing, seed=inputs.seed, work=inputs.work,
+            gradient_checkpointing=self.gradient_checkpointing, seed=inputs.seed,
             progress=inputs.progress,
         )  # fmt: skip
         means = run.means()
@@ -182,7 +181,8 @@ class Gradient(Method):
                 "gradient": run.adapter,
                 "notes": run.notes + ([CONFLICT_NOTE] if self.variant == "conflict" else []),
                 "anchors": {
-                    name: {"rows": int(found.usable.sum()), "coherence": float(lengths[k])}
+                    name: {"rows": int(found.usable.sum()), "coherence": float(lengths[k]),
+                           "by_outcome": found.counts()}
                     for k, (name, found) in enumerate(sets.items())
                 },
                 "anchor_cosines": {
@@ -204,19 +204,12 @@ class Gradient(Method):
                     f"{'the safe set' if len(needed) == 1 else 'the harmful and the safe set'}: "
                     "give --harmful-set and --safe-set, or leave use_sets out."
                 )
-            limits = inputs.render
         else:
             from tamis.data.anchors import load_anchors, shipped_anchors
 
             source = shipped_anchors() if self.anchors is None else load_anchors(self.anchors)
             examples = {name: getattr(source, name) for name in (HARMFUL_SET, *SAFE_SETS)}
-            # The user's policy is for the user's rows: an anchor that is too long still counts.
-            limits = inputs.render.model_copy(update={"on_too_long": "truncate"})
-        assert inputs.model is not None, "checked before"
-        return {
-            name: self._counting(render(found, inputs.model.tokenizer, limits))
-            for name, found in examples.items()
-        }
+        return {name: self._counting(inputs.rendered(found)) for name, found in examples.items()}
 
     def _counting(self, rows: RenderedRows) -> RenderedRows:
         """Return the anchors of a set that count, each cut to what counts of it."""

@@ -22,18 +22,15 @@ from tamis.data.rendered import RenderedRows
 from tamis.data.row_views import JoinedRows
 from tamis.models.adapter_trainer import AdapterTrainer, Part
 from tamis.models.batches import batch_tokens
-from tamis.models.checkpoint import (
-    read_checkpoint,
-    save_checkpoint,
-)
+from tamis.models.checkpoint import read_checkpoint, refuse_other, save_checkpoint
 from tamis.models.features import FeatureCache, Progress
-from tamis.models.lora import (
-    LoraSettings,
-    choose_targets,
-    layer_count,
-)
+from tamis.models.lora import LoraSettings, choose_targets, layer_count
 from tamis.models.row_forward import RowForward
 from tamis.models.trunk import resolve_cut, trunk_is_exact
+
+TRAINING = "training.safetensors"
+# Settings with which a killed run may go on otherwise: they decide no result.
+FREE_SETTINGS = {"preset", "max_batch_tokens", "gradient_checkpointing", "checkpoint_every_steps"}
 
 
 @dataclass(frozen=True)
@@ -141,18 +138,21 @@ class BilevelRun:
         max_batch_tokens: Tokens run at once, padding included; None is chosen by the device.
         gradient_checkpointing: See `tamis.models.recompute`.
         seed: The user's seed.
+        settings: All of the method's, as JSON-able values: a checkpoint is of these alone.
         work: Folder for checkpoints; None keeps everything in memory.
         progress: Given a stage's name, the callback for its progress.
 
     Raises:
         NoTrainedTokensError: One of the sets has no row to learn from.
         ConfigError: No layer would be trained, the adapters have no place, or the trunk no room.
+        MismatchError: The folder holds checkpoints of another run.
     """
 
     def __init__(
         self, features: FeatureCache, rows: RenderedRows, safe_rows: RenderedRows, *,
         adapters: Sequence[str], lora: LoraSettings, trunk_cut: float, learning_rate: float,
-        max_gradient_norm: float, max_batch_tokens: int | None, seed: int, work: Path | None,
+        max_gradient_norm: float, max_batch_tokens: int | None, seed: int,
+        settings: Mapping[str, Any], work: Path | None,
         progress: Callable[[str], Progress | None], gradient_checkpointing: bool = False,
         more: Mapping[str, RenderedRows] | None = None,
     ) -> None:  # fmt: skip
@@ -160,6 +160,13 @@ class BilevelRun:
         for name, found in sets.items():
             found.check_usable(name)
         lm, n_layers = features.lm, layer_count(features.lm.model)
+        self.made_of = {
+            "settings": {k: value for k, value in settings.items() if k not in FREE_SETTINGS},
+            "seed": seed, "model": lm.fingerprint, "dtype": str(lm.dtype),
+            **{name: features.digest(found) for name, found in sets.items()},
+        }  # fmt: skip
+        for path in [] if work is None else [work / TRAINING, *work.glob("losses-*.safetensors")]:
+            refuse_other(path, self.made_of)
         cut = resolve_cut(trunk_cut, n_layers)
         lora = lora.model_copy(update={"layers": tuple(range(cut, n_layers)) if cut else None})
         targets, note = choose_targets(lm.model, lora)
@@ -229,7 +236,8 @@ class BilevelRun:
         found = self.forward.losses_of(order.tolist(), self.progress(f"losses: {name}"))
         values[order] = found
         if path is not None:
-            save_checkpoint(path, {"losses": torch.from_numpy(found)}, {})
+            losses = {"losses": torch.from_numpy(found)}
+            save_checkpoint(path, losses, {"made_of": self.made_of})
         return values
 
     def independent_losses(
@@ -258,8 +266,8 @@ class BilevelRun:
         """Keep the state after so many steps of the adapters `trained`, and further tensors."""
         if self.work is not None:
             tensors = {**self.trainer.tensors(), **others}
-            meta = {"step": step, "trained": sorted(trained)}
-            save_checkpoint(self.work / "training.safetensors", tensors, meta)
+            meta = {"step": step, "trained": sorted(trained), "made_of": self.made_of}
+            save_checkpoint(self.work / TRAINING, tensors, meta)
 
     def restore(self, trained: Sequence[str] = ()) -> tuple[int, dict[str, Tensor]]:
         """Put back the newest state in which these adapters were trained.
@@ -267,7 +275,7 @@ class BilevelRun:
         Returns:
             Steps done (0 without such a state), and all its tensors.
         """
-        path = None if self.work is None else self.work / "training.safetensors"
+        path = None if self.work is None else self.work / TRAINING
         stored = None if path is None else read_checkpoint(path)
         if stored is None:
             return 0, {}

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tamis.errors import MismatchError
 from tamis.files import atomic_path
+from tamis.request import differences
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
@@ -42,6 +43,27 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | No
         raise MismatchError(
             f"{path} is not a checkpoint of tamis ({error}). Remove it to start again."
         ) from error
+
+
+def refuse_other(path: Path, made_of: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint that was made of something else; where there is no file, do nothing.
+
+    Args:
+        path: The checkpoint.
+        made_of: What its record should say under `made_of`, as JSON-able values.
+
+    Raises:
+        MismatchError: It says otherwise or nothing, or is no checkpoint of tamis.
+    """
+    if (stored := read_checkpoint(path)) is None:
+        return
+    wanted, found = json.loads(json.dumps(dict(made_of))), stored[1].get("made_of")
+    if found != wanted:
+        what = "does not say of which" if found is None else differences(found, wanted)
+        raise MismatchError(
+            f"{path} is of another ranking ({what}): this one cannot go on from there. Rank as it "
+            "was asked then, give another work folder, or remove that one to start again."
+        )
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ from tamis.models.batches import batch_tokens
 from tamis.models.checkpoint import read_checkpoint, save_checkpoint
 from tamis.models.features import FeatureCache, Progress
 from tamis.models.linear_gradients import modules_named, visit_modules
-from tamis.models.lora import linear_modules
+from tamis.models.lora import layer_count, linear_modules
 from tamis.models.row_forward import RowForward
 from tamis.models.row_gradients import store_rows
 from tamis.models.row_store import RowStore
@@ -108,6 +108,9 @@ class SliceSearch:
 
         Args:
             progress: Called after each pass over a known row.
+
+        Raises:
+            ConfigError: There is no room to keep them.
         """
         path = None if self._folder is None else self._folder / "slices.safetensors"
         stored = None if path is None else read_checkpoint(path)
@@ -116,6 +119,8 @@ class SliceSearch:
             if path is not None:
                 tensors = {f"{name}/{part}": getattr(one, part)
                            for name, one in found.by_module.items() for part in PARTS}  # fmt: skip
+                n_bytes = sum(tensor.nbytes for tensor in tensors.values())
+                self.features.kept.make_room("the critical slices", n_bytes)
                 facts = {"n_slices": found.n_slices, "largest_gap": found.largest_gap}
                 save_checkpoint(path, tensors, facts)
             return found
@@ -141,6 +146,7 @@ class SliceSearch:
         """
         forward, store, keys = self._forward(rows), RowStore(self._folder), self.features.keys(rows)
         modules = {name: self.modules[name] for name in slices.by_module}
+        self.features.note_reading(rows, layer_count(self.features.lm.model))
 
         def compute(indices: list[int]) -> Tensor:
             sums: list[Tensor] = []  # of each weight: one per row

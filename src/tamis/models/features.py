@@ -11,7 +11,8 @@
 
 L = 0 is the embeddings' output. All names asked for together come from one pass, which ends at the
 deepest layer that any of them needs. Rows are known by their tokens, so every method, data set and
-contamination rate that shares a cache shares the work.
+contamination rate that shares a cache shares the work. What else is made of the model (losses under
+models tuned from it, products of gradients) is kept beside them: see `tamis.models.kept_values`.
 
 Shapes: B rows, T tokens of the longest, D hidden size, n rows asked for.
 """
@@ -20,9 +21,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,12 +32,12 @@ from torch import Tensor
 from tamis.data.batch import pad_batch, token_budget_batches
 from tamis.data.rendered import RenderedRows
 from tamis.data.row_views import JoinedRows
-from tamis.errors import ConfigError
 from tamis.models.batches import batch_tokens, to_device
 from tamis.models.feature_names import Feature
+from tamis.models.kept_values import KeptValues
 from tamis.models.lora import layer_count
 from tamis.models.loss import has_plain_head, row_losses
-from tamis.models.row_store import PendingParts, RowStore, row_key
+from tamis.models.row_store import PendingParts, row_key
 from tamis.models.trunk import capturing
 
 if TYPE_CHECKING:
@@ -47,7 +45,10 @@ if TYPE_CHECKING:
     from tamis.models.pass_counter import PassCount
 
 Progress = Callable[[int, int, dict[str, float]], None]  # done, total, figures to show
-_GIB = 2**30
+LESS_TO_KEEP = (
+    "Set trunk_cut=0 (nothing is stored, every step runs the whole model), or lower "
+    "render.max_prompt_tokens or max_response_tokens. "
+)
 
 
 class FeatureCache:
@@ -61,6 +62,9 @@ class FeatureCache:
         disk_gib: Largest disk space for one call's features.
         max_batch_tokens: Tokens run at once, padding included; None is chosen by the device.
         passes: Told what is wanted, kept or not; None where nobody counts.
+
+    Attributes:
+        kept: What is known already, of rows and beside them.
     """
 
     def __init__(
@@ -70,12 +74,8 @@ class FeatureCache:
     ) -> None:  # fmt: skip
         self.lm = lm
         self._passes_wanted = passes
-        self.memory_gib, self.disk_gib = memory_gib, disk_gib
         self.max_batch_tokens = max_batch_tokens or batch_tokens(lm.device)
-        self._folder = folder
-        self._temporary: Path | None = None
-        self._held = 0  # bytes in memory
-        self._stores: dict[str, RowStore] = {}
+        self.kept = KeptValues(lm, folder, memory_gib=memory_gib, disk_gib=disk_gib)
         self._keys: dict[int, tuple[Any, list[bytes]]] = {}
 
     def ensure(
@@ -91,16 +91,20 @@ class FeatureCache:
         features = [Feature.parse(name, n_layers) for name in dict.fromkeys(names)]
         keys = self.keys(rows)
         depths = [n_layers if f.depth is None else f.depth for f in features]
-        self._note(rows, max(depths, default=0))
+        self.note_reading(rows, max(depths, default=0))
         wanted: dict[bytes, int] = {}  # rows with equal tokens are one
         for index in rows.id_order:
-            if any(keys[index] not in self._store(feature.name) for feature in features):
+            if any(keys[index] not in self.kept.named(feature.name) for feature in features):
                 wanted.setdefault(keys[index], int(index))
         lacking = list(wanted.values())
         if not lacking:
             return
-        self._make_room(features, int(rows.lengths[lacking].sum()), len(lacking))
-        pending = PendingParts([self._store(feature.name) for feature in features])
+        n_tokens = int(rows.lengths[lacking].sum())
+        self.kept.make_room(
+            f"{', '.join(f.name for f in features)} of {len(lacking):,} rows with {n_tokens:,} "
+            "tokens", expected_bytes(features, n_tokens, len(lacking), self.lm), LESS_TO_KEEP,
+        )  # fmt: skip
+        pending = PendingParts([self.kept.named(feature.name) for feature in features])
         done = 0
         for indices, found in self._passes(rows, lacking, features):
             pending.add([keys[index] for index in indices], found)
@@ -165,8 +169,8 @@ class FeatureCache:
         Returns:
             float64 (n); NaN where a row is not usable.
         """
-        store, keys = self._tuned(recipe), self.keys(rows)
-        self._note(rows, layer_count(self.lm.model))
+        store, keys = self.kept.made_by("tuned", recipe), self.keys(rows)
+        self.note_reading(rows, layer_count(self.lm.model))
         lacking = {keys[index]: int(index) for index in rows.id_order if keys[index] not in store}
         if lacking:
             found = torch.from_numpy(compute(list(lacking.values())))
@@ -178,23 +182,24 @@ class FeatureCache:
 
     def has_tuned_losses(self, rows: RenderedRows | JoinedRows, recipe: Mapping[str, Any]) -> bool:
         """Whether `tuned_losses` would compute nothing."""
-        store, keys = self._tuned(recipe), self.keys(rows)
+        store, keys = self.kept.made_by("tuned", recipe), self.keys(rows)
         return all(keys[index] in store for index in rows.id_order)
 
-    def _note(self, rows: RenderedRows | JoinedRows, depth: int) -> None:
-        """Say what one reading of these rows takes where nothing is kept."""
+    def note_reading(self, rows: RenderedRows | JoinedRows, depth: int) -> None:
+        """Tell who counts what one reading of these rows takes where nothing is kept.
+
+        Args:
+            rows: The rows.
+            depth: How many layers deep they would be read.
+        """
         if self._passes_wanted is not None:
             keys = self.keys(rows)
             lengths = {keys[index]: int(rows.lengths[index]) for index in rows.id_order}
             self._passes_wanted.read(depth, sum(lengths.values()))
 
-    def _tuned(self, recipe: Mapping[str, Any]) -> RowStore:
-        text = json.dumps(recipe, sort_keys=True)
-        return self._store(f"tuned:{hashlib.sha256(text.encode()).hexdigest()[:32]}")
-
     def trunk(self, rows: RenderedRows | JoinedRows, cut: int) -> Callable[[int], Tensor]:
         """Return a function from a row's index to its `trunk:cut` (T x D), on the CPU."""
-        keys, store = self.keys(rows), self._store(f"trunk:{cut}")
+        keys, store = self.keys(rows), self.kept.named(f"trunk:{cut}")
         return lambda index: store[keys[index]]
 
     def keys(self, rows: RenderedRows | JoinedRows) -> list[bytes]:
@@ -207,9 +212,16 @@ class FeatureCache:
             self._keys[id(rows)] = rows, found
         return self._keys[id(rows)][1]
 
+    def digest(self, rows: RenderedRows) -> str:
+        """Return a hash of the usable rows, by id and key, in the order of their ids."""
+        keys, digest = self.keys(rows), hashlib.sha256()
+        for index in rows.id_order:
+            digest.update(json.dumps(rows.ids[index]).encode() + keys[index])
+        return digest.hexdigest()[:16]
+
     def _table(self, rows: RenderedRows | JoinedRows, name: str) -> Tensor:
         self.ensure(rows, [name])
-        keys, store = self.keys(rows), self._store(name)
+        keys, store = self.keys(rows), self.kept.named(name)
         usable = np.flatnonzero(rows.usable)
         width = store[keys[usable[0]]].shape[1] if len(usable) else 0
         table = torch.full((len(rows), width), float("nan"))
@@ -236,43 +248,6 @@ class FeatureCache:
             losses if feature.depth is None else feature.of_batch(states[feature.depth], batch)
             for feature in features
         ]
-
-    def _store(self, name: str) -> RowStore:
-        if name not in self._stores:
-            folder = self._folder or self._temporary
-            if folder is not None:
-                kind = f"{str(self.lm.dtype).removeprefix('torch.')}-{self.lm.device.type}"
-                folder = folder / f"{self.lm.fingerprint}-{kind}" / name.replace(":", "-")
-            self._stores[name] = RowStore(folder)
-        return self._stores[name]
-
-    def _make_room(self, features: Sequence[Feature], n_tokens: int, n_rows: int) -> None:
-        """Refuse what does not fit on the disk; without a folder, leave memory when it is full."""
-        need = expected_bytes(features, n_tokens, n_rows, self.lm)
-        if self._folder is None and self._temporary is None:
-            self._held += need
-            if self._held <= self.memory_gib * _GIB:
-                return
-        if self._folder is None and self._temporary is None:
-            self._temporary = Path(tempfile.mkdtemp(prefix="tamis-features-"))
-            weakref.finalize(self, shutil.rmtree, self._temporary, ignore_errors=True)
-            # What is in memory stays there; what comes goes to the folder.
-            held, self._stores = self._stores, {}
-            for name, store in held.items():
-                self._store(name).adopt(store)
-        folder = self._folder or self._temporary
-        assert folder is not None, "one of the two was made above"
-        folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder).free
-        if need > self.disk_gib * _GIB or need > free:
-            names = ", ".join(feature.name for feature in features)
-            raise ConfigError(
-                f"{names} of {n_rows:,} rows with {n_tokens:,} tokens need {need / _GIB:.1f} GiB "
-                f"in {folder}, where {free / _GIB:.1f} GiB are free and {self.disk_gib:g} GiB are "
-                "allowed. Set trunk_cut=0 (nothing is stored, every step runs the whole model), "
-                "lower render.max_prompt_tokens or max_response_tokens, raise cache_gib, or give a "
-                "--cache folder on a larger disk."
-            )
 
 
 def expected_bytes(

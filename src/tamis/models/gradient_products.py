@@ -1,16 +1,14 @@
 """Rows' gradients against mean gradients of known sets: what lies below a gradient method's maths.
 
 Notation: g_b the gradient of a row (see `tamis.models.row_gradients`), m_S the mean of g / |g| over
-the rows of a set S. Means and inner products are kept in the work folder, under a name that says
-what they were computed from, so a stopped ranking goes on and ends with the same bits.
+the rows of a set S. Means and inner products are kept with the features, under a hash of what they
+were computed from: a stopped ranking goes on and ends with the same bits, and rankings that share a
+cache, a seed and the known sets share them, whatever else is among the rows.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +17,10 @@ from torch import Tensor
 
 from tamis.data.rendered import RenderedRows
 from tamis.models.batches import batch_tokens
-from tamis.models.checkpoint import read_checkpoint, save_checkpoint
 from tamis.models.features import FeatureCache, Progress
 from tamis.models.lora import layer_count
 from tamis.models.row_forward import RowForward
 from tamis.models.row_gradients import RowGradients, mean_unit_gradient, store_products
-from tamis.models.row_store import RowStore
 from tamis.models.trunk import resolve_cut, trunk_is_exact
 
 Float64 = np.ndarray[Any, np.dtype[np.float64]]
@@ -34,7 +30,7 @@ class GradientProducts:
     """One model, one adapter at its initialisation, and the mean gradients of some sets.
 
     Args:
-        features: The model, and what is known of rows under it.
+        features: The model, and what is known of rows under it; takes what is found.
         sets: Rows by the name of their set; each set has a usable row.
         rank: Rank of the adapter.
         targets: Its modules; None is q_proj and v_proj, else the fused projection.
@@ -42,7 +38,6 @@ class GradientProducts:
         max_batch_tokens: Tokens run at once, padding included; None is chosen by the device.
         gradient_checkpointing: See `tamis.models.recompute`.
         seed: Seed of the adapter's A factors.
-        work: Folder for results so far; None keeps everything in memory.
         progress: Given a stage's name, the callback for its progress.
 
     Raises:
@@ -52,7 +47,7 @@ class GradientProducts:
     def __init__(
         self, features: FeatureCache, sets: Mapping[str, RenderedRows], *, rank: int,
         targets: tuple[str, ...] | None, trunk_cut: float, max_batch_tokens: int | None,
-        gradient_checkpointing: bool, seed: int, work: Path | None,
+        gradient_checkpointing: bool, seed: int,
         progress: Callable[[str], Progress | None],
     ) -> None:  # fmt: skip
         lm = features.lm
@@ -73,34 +68,36 @@ class GradientProducts:
                 "again with every row, which is slower and gives the same scores."
             )
             self.cut = 0
-        self.features, self.sets, self.work, self.progress = features, sets, work, progress
+        self.features, self.sets, self.progress = features, sets, progress
         self.max_batch_tokens = max_batch_tokens or batch_tokens(lm.device)
         self.recompute = gradient_checkpointing
-        kind = [lm.fingerprint, str(lm.dtype), lm.device.type, rank, seed, first, list(targets)]
-        rows = [[name, *sorted(key.hex() for key in features.keys(found))]
-                for name, found in sets.items()]  # fmt: skip
-        self._name = hashlib.sha256(json.dumps([kind, rows]).encode()).hexdigest()[:16]
+        self._recipe = {
+            "rank": rank, "seed": seed, "first_layer": first, "targets": list(targets),
+            "sets": [[name, *sorted(key.hex() for key in features.keys(found))]
+                     for name, found in sets.items()],
+        }  # fmt: skip
 
     def means(self) -> dict[str, Tensor]:
-        """Return m_S of every set, by module (float32, sets x out x r, on the model's device)."""
-        path = None if self.work is None else self.work / f"means-{self._name}.safetensors"
-        stored = None if path is None else read_checkpoint(path)
-        if stored is not None:
-            device = self.features.lm.device
-            # In the order of the model, as below: sums over modules must not depend on the file's.
-            return {module: stored[0][module].to(device) for module in self.gradients.modules}
+        """Return m_S of every set, by module (float32, sets x out x r, on the model's device).
+
+        Raises:
+            ConfigError: There is no room to keep them.
+        """
+        kept = self.features.kept.tensors("means", self._recipe, self._means)
+        device = self.features.lm.device
+        # In the order of the model: sums over modules must not depend on a file's.
+        return {module: kept[module].to(device) for module in self.gradients.modules}
+
+    def _means(self) -> dict[str, Tensor]:
         found = []
         for name, rows in self.sets.items():
             progress = self.progress(f"anchors: {name}")
             forward = self._forward(rows, name)
             found.append(mean_unit_gradient(self.gradients, forward, progress))
-        means = {
+        return {
             module: torch.stack([mean[module] for mean in found])
             for module in self.gradients.modules
         }
-        if path is not None:
-            save_checkpoint(path, means, {})
-        return means
 
     def of_rows(self, rows: RenderedRows, means: Mapping[str, Tensor]) -> Float64:
         """Return <g_b, m_S> of every row with every set, |g_b|^2, and the row's loss in nats.
@@ -111,13 +108,23 @@ class GradientProducts:
 
         Returns:
             float64, n x (sets + 2); NaN for rows that are not usable.
+
+        Raises:
+            ConfigError: There is no room to keep them.
         """
-        folder = None if self.work is None else self.work / f"products-{self._name}"
-        store, keys = RowStore(folder), self.features.keys(rows)
-        forward = self._forward(rows, "rows")
-        store_products(self.gradients, forward, keys, means, store, self.progress("gradients"))
-        values = np.full((len(rows), len(self.sets) + 2), np.nan)
-        for index in forward.order:
+        kept, keys, order = self.features.kept, self.features.keys(rows), rows.id_order.tolist()
+        width = len(self.sets) + 2
+        store = kept.made_by("products", self._recipe)
+        self.features.note_reading(rows, layer_count(self.features.lm.model))
+        if n_lacking := sum(keys[index] not in store for index in order):
+            kept.make_room(f"gradients' products of {n_lacking:,} rows", 4 * width * n_lacking)
+            store = kept.made_by("products", self._recipe)  # elsewhere now, if memory was full
+            store_products(
+                self.gradients, self._forward(rows, "rows"), keys, means, store,
+                self.progress("gradients"),
+            )  # fmt: skip
+        values = np.full((len(rows), width), np.nan)
+        for index in order:
             values[index] = store[keys[index]][0].double().numpy()
         return values
 

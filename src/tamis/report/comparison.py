@@ -80,6 +80,11 @@ def comparison_view(found: ComparisonRecord) -> ComparisonView:
             f"Learned from labels of some of these rows: {', '.join(learned)}. They stand in a "
             "column of their own and are measured on the other rows only."
         )
+    if chosen := list(dict.fromkeys(e.method for e in found.entries if e.chosen_with_labels)):
+        facts.append(
+            f"Options chosen with labels of these rows in sight: {', '.join(chosen)}. "
+            "Their figures flatter them."
+        )
     if found.length_bounds:
         bounds = ", ".join(number(bound) for bound in found.length_bounds)
         facts.append(
@@ -161,9 +166,9 @@ def _rows_view(found: ComparisonRecord, rows: str) -> RowsView:
 
 
 def _ordered(found: ComparisonRecord, rows: str) -> list[Compared]:
-    """Return the methods on one set of rows, those that learned from labels last."""
+    """Return the methods on one set of rows, those that owe something to labels last."""
     here = [entry for entry in found.entries if entry.rows == rows]
-    return sorted(here, key=lambda entry: entry.uses_labels)
+    return sorted(here, key=lambda entry: bool(entry.label_use))
 
 
 def _slice_rows(entries: list[Compared], names: list[str]) -> Iterator[tuple[Cell, ...]]:
@@ -199,7 +204,7 @@ def _row(entry: Compared, name: str, label: str, found: Measures) -> tuple[Cell,
 
 
 def _labels_cell(entry: Compared) -> Cell:
-    return Cell("learned from labels") if entry.uses_labels else Cell(_NOTHING, kind="none")
+    return Cell(", ".join(entry.label_use)) if entry.label_use else Cell(_NOTHING, kind="none")
 
 
 def _rate_table(found: ComparisonRecord, names: tuple[str, ...]) -> Table:

@@ -33,6 +33,7 @@ class Compared:
     readouts: dict[str, Measures]
     config: dict[str, Any] = field(default_factory=dict)
     uses_labels: bool = False
+    chosen_with_labels: bool = False
     seconds: tuple[float, ...] = ()
     peak_gib: float | None = None
     start_gib: float | None = None
@@ -41,6 +42,15 @@ class Compared:
     n_cached: int = 0
     n_refused: int = 0
     notes: tuple[str, ...] = ()
+
+    @property
+    def label_use(self) -> tuple[str, ...]:
+        """What labels took part in; nothing for a ranking free of labels."""
+        uses = {
+            "learned from labels": self.uses_labels,
+            "options chosen with labels": self.chosen_with_labels,
+        }
+        return tuple(use for use, there in uses.items() if there)
 
 
 @dataclass(frozen=True)

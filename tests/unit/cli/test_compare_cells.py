@@ -197,6 +197,20 @@ def test_rows_of_the_harmful_set_are_not_measured(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("flat", [True, False])
+def test_a_mark_of_options_is_no_option(flat: bool, tmp_path: Path) -> None:
+    """Given later, it changes the line of its method and no ranking."""
+    plain: dict[str, Any] = {"cues": {"name": "trivial"}, "it": {"name": "uniform"}}
+    settings = {"name": "uniform"} if flat else {"name": "uniform", "options": {}}
+    marked = {**plain, "it": {**settings, "chosen_with_labels": True}}
+    before = run_compare(prepare(comparison(tmp_path, plain, n=N)))["entries"]
+    again = prepare(comparison(tmp_path, marked, n=N))
+    assert list(again.finished) == [True, True]
+    after = run_compare(again)["entries"]
+    assert [entry["chosen_with_labels"] for entry in before + after] == [False] * 3 + [True]
+    assert [{**entry, "chosen_with_labels": False} for entry in after] == before
+
+
 def test_rankings_of_other_settings_are_all_named_at_once(tmp_path: Path) -> None:
     """Before anything is run; those that are as asked are not named."""
     parts = {"few": {"rate": 0.1}}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tamis.cli.config import RunConfig
-from tamis.cli.plan import Plan, StageEstimate, given_sets, plan_run
+from tamis.cli.plan import Plan, StageEstimate, given_sets, kept_bytes, plan_run
 from tamis.errors import ConfigError
 
 PLAN = Plan(
@@ -54,6 +54,16 @@ def test_too_large_a_run_names_the_stage() -> None:
     """The stage that needs most."""
     with pytest.raises(ConfigError, match=r"finetune is expected to need 8.0 GiB.*max_batch_tok"):
         PLAN.refuse_above(None, 4.0)
+
+
+def test_what_is_kept_once_does_not_grow_with_the_rows(tmp_path: Path) -> None:
+    """300 bytes of rows are 3,000 of ten times as many; 50 of means stay 50."""
+    for name, n_bytes in (("loss/part-a", 100), ("loss/part-b", 200), ("means-x/tensors", 50)):
+        path = tmp_path / f"{name}.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(bytes(n_bytes))
+    assert kept_bytes(tmp_path, 10.0) == 3050.0
+    assert kept_bytes(tmp_path / "none", 10.0) == 0.0
 
 
 def test_a_set_that_the_method_needs_is_missed_before_any_work() -> None:

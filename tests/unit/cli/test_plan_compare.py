@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -70,6 +71,19 @@ class Loading(Slow):
             mark.parent.mkdir(parents=True, exist_ok=True)
             mark.touch()
         return super().rank(inputs)
+
+
+class Seeded(Slow):
+    """Needs two seconds and PAUSE for every row with every new seed."""
+
+    def rank(self, inputs: RankingInputs) -> Scores:
+        """Look for what this seed has left."""
+        assert inputs.cache is not None
+        cache = inputs.cache / str(inputs.seed)
+        if not cache.exists():
+            time.sleep(2)
+            cache.mkdir(parents=True)
+        return super().rank(replace(inputs, cache=cache))
 
 
 class Labelled:
@@ -145,6 +159,14 @@ def test_what_is_done_once_is_neither_scaled_nor_forgotten(tmp_path: Path) -> No
     (it,) = expected(comparison(tmp_path, {"it": {"name": f"{HERE}:Loading"}})).methods
     assert it.minutes is not None
     assert it.minutes * 60 == pytest.approx(4 + N * PAUSE, rel=0.25)
+
+
+def test_what_is_done_once_a_seed_is_neither_scaled_nor_forgotten(tmp_path: Path) -> None:
+    """Two seeds of 2 seconds and 400 rows of 20 ms are 20; a part of known rows adds nothing."""
+    (it,) = expected(comparison(tmp_path, {"it": {"name": f"{HERE}:Seeded"}}, seeds=[0, 1],
+                                parts={"few": {"rate": 0.1}})).methods  # fmt: skip
+    assert it.minutes is not None
+    assert it.minutes * 60 == pytest.approx(2 * (2 + N * PAUSE), rel=0.25)
 
 
 def test_finished_rankings_take_no_time(tmp_path: Path) -> None:

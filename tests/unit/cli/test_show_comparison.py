@@ -20,13 +20,16 @@ def shown(what: Any, width: int) -> str:
     return capture.get()
 
 
-def entry(method: str, *, uses_labels: bool = False, n_cached: int = 0) -> dict[str, Any]:
+def entry(
+    method: str, *, uses_labels: bool = False, chosen: bool = False, n_cached: int = 0
+) -> dict[str, Any]:
     """A method with a different value for every measure."""
     measures = {name: {"value": 0.9 - i / 10, "low": 0.1, "high": 0.95}
                 for i, name in enumerate(MEASURES)}  # fmt: skip
     score = {**measures, "n": 30 if uses_labels else 40, "n_harmful": 9, "slices": {}}
-    return {"rows": "all", "method": method, "uses_labels": uses_labels, "seconds": [1.0, 2.0],
-            "n_cached": n_cached, "readouts": {"score": score}}  # fmt: skip
+    return {"rows": "all", "method": method, "uses_labels": uses_labels,
+            "chosen_with_labels": chosen, "seconds": [1.0, 2.0], "n_cached": n_cached,
+            "readouts": {"score": score}}  # fmt: skip
 
 
 FOUND = {"entries": [entry("probe", uses_labels=True), entry("loss")],
@@ -54,6 +57,20 @@ def test_methods_with_labels_are_marked_and_stand_below() -> None:
     assert "of 40 rows" not in text
     assert "learned from labels of some of these rows" in text
     assert "a cue does as well" in text
+
+
+@pytest.mark.parametrize(
+    ("uses_labels", "chosen", "mark"),
+    [(False, True, "saft (options)"), (True, True, "saft (labels, options)")],
+)
+def test_options_chosen_with_labels_are_marked(uses_labels: bool, chosen: bool, mark: str) -> None:
+    """Below what owes nothing to labels, with a line that says what it means."""
+    marked = entry("saft", uses_labels=uses_labels, chosen=chosen)
+    text = shown(comparison_tables({**FOUND, "entries": [marked, entry("loss")]}, 120), 120)
+    assert text.index("loss") < text.index(mark)
+    assert "options chosen with labels of these rows in sight" in text
+    assert ("learned from labels" in text) == uses_labels
+    assert "in sight" not in shown(comparison_tables(FOUND, 120), 120)
 
 
 def test_what_the_cache_spared_is_marked() -> None:

@@ -387,3 +387,12 @@ def test_batches_of_rows_are_rendered_alike(byte_bpe: Any) -> None:
         alone = render(examples.restrict([examples.ids[n]]), byte_bpe)[0]
         assert rows[n] == alone
     assert np.array_equal(rows.lengths, [len(row.input_ids) for row in rows])
+
+
+@pytest.mark.parametrize("policy", ["truncate", "drop", "error"])
+def test_cutting_limits_change_the_policy_alone(policy: Any) -> None:
+    """Lengths, template and what is trained on stay."""
+    given = RenderConfig(max_prompt_tokens=7, max_response_tokens=3, on_too_long=policy,
+                         train_on="all", chat_template="plain")  # fmt: skip
+    found = given.cutting().model_dump()
+    assert found == {**given.model_dump(), "on_too_long": "truncate"}

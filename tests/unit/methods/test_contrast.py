@@ -13,6 +13,7 @@ from tamis.data.anchors import shipped_anchors
 from tamis.data.example import Examples, ParsedRow
 from tamis.data.template import RenderConfig, render
 from tamis.errors import ConfigError
+from tamis.methods import contrast
 from tamis.methods.base import RankingInputs, rank
 from tamis.methods.contrast import Contrast, _folds
 from tamis.models.load import LanguageModel
@@ -93,6 +94,23 @@ def test_few_rows_like_the_safe_set_are_flagged(tiny_lm: LanguageModel) -> None:
     assert flagged[~harmful].mean() <= 0.15
     assert scores.details["flagged"] == flagged.sum()
     assert (scores.values[flagged] < scores.details["threshold"]).all()
+
+
+def test_anchors_that_are_too_long_are_cut_and_counted(
+    tiny_lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that are too long are an error here, and none is; of the anchors all take part."""
+    monkeypatch.setattr(contrast, "IDENTIFIABLE", 0.0)  # English says nothing to a toy model
+    rows = toy.contaminated_set(24, n_harmful=8, n_safe=12)
+    longest = RenderConfig(max_prompt_tokens=160, max_response_tokens=48, on_too_long="error")
+    scores = rank(rows.finetuning_set, Contrast(layers=(1, 2)), safe_set=rows.safe_set,
+                  model=tiny_lm, render=longest)  # fmt: skip
+    found = scores.details["anchors_by_outcome"]
+    assert set(found) == {"complied", "refused", "borderline", "opened", "answered"}
+    assert found["refused"]["truncated"] > 0
+    for name, counts in found.items():
+        assert set(counts) <= {"ok", "truncated"}
+        assert sum(counts.values()) == scores.details["known_rows"][name]
 
 
 def test_without_a_harmful_side_it_refuses(tiny_lm: LanguageModel) -> None:

@@ -236,7 +236,8 @@ def test_larf_can_choose_by_generated_answers(
 
 def test_datashield_takes_the_layer_that_separates_most(tiny_lm: LanguageModel) -> None:
     """The table starts at the embeddings, where the end token is the same in every row: 0."""
-    details = Direction(variant="datashield").rank(inputs_for(tiny_lm)).details
+    roomy = RenderConfig(max_prompt_tokens=400, max_response_tokens=1000)  # no anchor is cut
+    details = Direction(variant="datashield").rank(inputs_for(tiny_lm, render=roomy)).details
     table = details["layer_table"]
     assert len(table) == 3
     assert table[0] == 0.0
@@ -265,24 +266,47 @@ def test_ones_own_anchors_are_used(own: Path, tiny_lm: LanguageModel) -> None:
     assert details["anchors"] == {"complied anchors": 4, "refused anchors": 2}
 
 
-def test_anchors_that_cannot_be_read_are_told(own: Path, tiny_lm: LanguageModel) -> None:
-    """With room for four response tokens, only some openings of the toy's words fit."""
-    tight = RenderConfig(max_prompt_tokens=400, max_response_tokens=4, on_too_long="drop")
+@pytest.mark.parametrize("policy", ["truncate", "drop", "error"])
+def test_anchors_that_are_too_long_are_cut_and_counted(
+    policy: Any, own: Path, tiny_lm: LanguageModel
+) -> None:
+    """What is to be done with long rows is said of the user's: every policy has all anchors."""
+    tight = RenderConfig(max_prompt_tokens=400, max_response_tokens=4, on_too_long=policy)
     (own / "openings.jsonl").write_text(
         '{"id": "p1", "text": "share"}\n{"id": "p2", "text": "venom share water gently"}\n'
     )
     rows = toy.examples([("ember", "share"), ("crack", "water")])
     method = Direction(anchors=own, layer=1)
     details = method.rank(inputs_for(tiny_lm, finetuning_set=rows, render=tight)).details
-    assert details["anchors"] == {"complied anchors": 2, "refused anchors": 2}
-    assert details["notes"] == [
-        "2 of 4 rows of the complied anchors were read; the others had no token."
-    ]
+    assert details["anchors"] == {"complied anchors": 4, "refused anchors": 2}
+    assert details["anchors_by_outcome"]["complied anchors"] == {"ok": 2, "truncated": 2}
+    assert details["notes"] == []
+
+
+@pytest.mark.parametrize("which", ["harmful_set", "safe_set"])
+def test_sets_of_the_users_own_keep_the_users_policy(which: str, tiny_lm: LanguageModel) -> None:
+    """Of six, or four, rows in place of anchors one is too long and to be dropped: it is."""
+    inputs = inputs_for(tiny_lm)
+    longer = toy.examples([
+        *((r.messages[0].content, r.messages[1].content) for r in getattr(inputs, which)),
+        ("ember", "water " * 110),
+    ])  # fmt: skip
+    details = (
+        Direction(use_sets=True, layer=1)
+        .rank(dataclasses.replace(inputs, **{which: longer}))
+        .details
+    )
+    n = len(getattr(inputs, which))
+    name = which.replace("_", " ")
+    assert details["anchors_by_outcome"][name] == {"ok": n, "too_long": 1}
+    assert f"{n} of {n + 1} rows of the {name} were read; the others had no token." in details[
+        "notes"
+    ]  # fmt: skip
 
 
 def test_anchors_of_which_none_can_be_read_are_refused(tiny_lm: LanguageModel) -> None:
     """The message names them, not the rows to rank."""
-    tight = RenderConfig(max_prompt_tokens=400, max_response_tokens=2, on_too_long="drop")
+    tight = RenderConfig(max_prompt_tokens=2, max_response_tokens=2, on_too_long="drop")
     with pytest.raises(NoTrainedTokensError, match=r"none of the 244 rows of the complied anchors"):
         Direction(layer=1).rank(inputs_for(tiny_lm, render=tight))
 

@@ -16,7 +16,7 @@ from tamis.data.rendered import RenderedRow
 from tamis.data.template import RenderConfig
 from tamis.errors import ConfigError, NoTrainedTokensError
 from tamis.methods import build_method
-from tamis.methods.base import RankingInputs
+from tamis.methods.base import RankingInputs, rank
 from tamis.methods.gradient import SAFE_SETS, Gradient, opening_of, risks, unit_products
 from tamis.methods.scores import Scores
 from tamis.models.features import FeatureCache
@@ -262,6 +262,63 @@ def test_conflict_is_not_to_be_read_alone(tiny_lm: LanguageModel) -> None:
              for name in ("conflict", "contrast")}  # fmt: skip
     assert "not alone" in " ".join(notes["conflict"])
     assert notes["contrast"] == []
+
+
+# Sharing
+
+
+def shared(
+    lm: LanguageModel, cache: Path, part: slice = slice(None), seed: int = 2, **settings: Any
+) -> Scores:
+    """Rank some of the eight rows in a cache that rankings share, with passes counted."""
+    inputs = inputs_for(lm)
+    rows = inputs.finetuning_set.restrict(inputs.finetuning_set.ids[part])
+    method = Gradient(**{"use_sets": True, **settings})
+    return rank(rows, method, safe_set=inputs.safe_set, harmful_set=inputs.harmful_set, model=lm,
+                render=RENDER, seed=seed, cache=cache)  # fmt: skip
+
+
+@pytest.mark.parametrize("trunk_cut", [0, 1])
+def test_another_mixture_of_known_rows_runs_nothing(
+    trunk_cut: int, tiny_lm: LanguageModel, tmp_path: Path
+) -> None:
+    """Neither rows nor anchors, forward or backward; every readout keeps its bits."""
+    whole = shared(tiny_lm, tmp_path, trunk_cut=trunk_cut)
+    part = shared(tiny_lm, tmp_path, slice(1, None, 2), trunk_cut=trunk_cut)
+    assert whole.details["passes"]["backward"] > 0
+    passes = part.details["passes"]
+    assert (passes["backward"], passes["reading"]) == (0.0, 1.0)
+    # Whether a trunk can be run apart is tried on a few tokens.
+    assert passes["forward"] == 0.0 if trunk_cut == 0 else passes["forward"] < 0.1
+    for name, values in whole.readouts().items():
+        assert part.readouts()[name].tobytes() == values[1::2].tobytes()
+
+
+def test_rows_that_are_new_run_alone(tiny_lm: LanguageModel, tmp_path: Path) -> None:
+    """Two of eight; the anchors are known."""
+    shared(tiny_lm, tmp_path, slice(0, 6))
+    stages: list[tuple[str, int]] = []
+    inputs = inputs_for(tiny_lm, cache=tmp_path, report=lambda name, _, n, __: stages.append(
+        (name, n)
+    ))  # fmt: skip
+    ranked(inputs)
+    assert set(stages) == {("gradients", 2)}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 3}, {"lora_rank": 8}, {"lora_targets": ("q_proj",)}, {"trunk_cut": 1},
+     {"anchor_tokens": 2}, {"anchors_per_set": 3}],
+)  # fmt: skip
+def test_other_gradients_or_anchors_are_not_taken(
+    change: dict[str, Any], tiny_lm: LanguageModel, tmp_path: Path
+) -> None:
+    """What is asked otherwise is computed, as it is in a folder of its own."""
+    shared(tiny_lm, tmp_path / "shared")
+    found = shared(tiny_lm, tmp_path / "shared", **change)
+    assert found.details["passes"]["backward"] > 0
+    alone = shared(tiny_lm, tmp_path / "own", **change)
+    assert found.values.tobytes() == alone.values.tobytes()
 
 
 # Refusals

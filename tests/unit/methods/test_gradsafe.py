@@ -20,7 +20,7 @@ from tamis.data.load import load_examples
 from tamis.data.template import RenderConfig, render_prompt
 from tamis.errors import ConfigError
 from tamis.methods import build_method
-from tamis.methods.base import RankingInputs
+from tamis.methods.base import RankingInputs, rank
 from tamis.methods.gradsafe import GradSafe, prompts_of
 from tamis.methods.scores import Scores
 from tamis.models import critical_slices
@@ -221,6 +221,24 @@ def test_prompts_are_computed_once_for_all_rankings_with_a_cache(
     ranked(inputs_for(tiny_lm, finetuning_set=more, cache=tmp_path,
                       report=lambda stage, _, total, __: seen.append((stage, total))))  # fmt: skip
     assert seen == [("gradients", 1)]
+
+
+def test_prompts_that_an_earlier_ranking_ran_are_counted_as_kept(
+    tmp_path: Path, tiny_lm: LanguageModel
+) -> None:
+    """One reading of the rows' prompts is wanted; the second ranking, of fewer rows, makes none."""
+    inputs = inputs_for(tiny_lm)
+    method = GradSafe(use_sets=True, threshold=THRESHOLD, prompts_per_side=3)
+
+    def passes(n: int) -> Any:
+        rows = inputs.finetuning_set.restrict(inputs.finetuning_set.ids[:n])
+        return rank(rows, method, safe_set=inputs.safe_set, harmful_set=inputs.harmful_set,
+                    model=tiny_lm, render=RENDER, cache=tmp_path).details["passes"]  # fmt: skip
+
+    first, second = passes(4), passes(3)
+    assert first["forward"] > first["reading"] > 0
+    assert (second["forward"], second["backward"]) == (0.0, 0.0)
+    assert second["reading"] > 0
 
 
 def test_another_threshold_takes_nothing_of_an_earlier_ranking(

@@ -6,6 +6,7 @@ import collections
 import functools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import torch
 import toy
 from tamis.data.load import load_examples
 from tamis.data.template import RenderConfig, RenderedRows, render
-from tamis.errors import ConfigError, NoTrainedTokensError
+from tamis.errors import ConfigError, MismatchError, NoTrainedTokensError
 from tamis.models.adapter_trainer import AdapterTrainer, Part
 from tamis.models.bilevel import BilevelRun, RowSet, TwoStreams
 from tamis.models.features import FeatureCache
@@ -345,14 +346,15 @@ def test_losses_are_read_without_dropout(dropout: float) -> None:
 
 
 def bilevel_run(
-    found: RenderedRows, work: Path | None = None, *, lm: LanguageModel | None = None
-) -> BilevelRun:
+    found: RenderedRows, work: Path | None = None, *, lm: LanguageModel | None = None,
+    safe: RenderedRows | None = None, seed: int = 0, **settings: Any,
+) -> BilevelRun:  # fmt: skip
     """Prepare a run on a fresh tiny model."""
     return BilevelRun(
-        FeatureCache(lm or toy.tiny_lm()), found, rows(4), adapters=["upper", "lower"], lora=LORA,
-        trunk_cut=1,
-        learning_rate=1e-2, max_gradient_norm=1.0, max_batch_tokens=400, seed=0, work=work,
-        progress=lambda _: None,
+        FeatureCache(lm or toy.tiny_lm()), found, safe or rows(4), adapters=["upper", "lower"],
+        lora=LORA, trunk_cut=1, learning_rate=1e-2, max_gradient_norm=1.0, max_batch_tokens=400,
+        seed=seed, work=work,
+        progress=lambda _: None, settings={"epochs": 2, "max_batch_tokens": 400, **settings},
     )  # fmt: skip
 
 
@@ -401,6 +403,42 @@ def test_a_run_is_restored_with_the_methods_own_tensors(tmp_path: Path) -> None:
     expected = run.trainer.parameters["lower"]
     found = again.trainer.parameters["lower"]
     assert all(torch.equal(value, expected[key]) for key, value in found.items())
+
+
+@pytest.mark.parametrize("kept", ["training", "losses"])
+@pytest.mark.parametrize(
+    ("n", "n_safe", "weights", "settings", "what"),
+    [
+        (4, 4, 0, {"seed": 1}, "seed: 0 there, 1 now"),
+        (4, 4, 0, {"epochs": 3}, r"settings\.epochs: 2 there, 3 now"),
+        (4, 4, 0, {"first_tokens": 4}, r"settings\.first_tokens: None there, 4 now"),
+        (4, 5, 0, {}, "safe_set: .* there"),
+        (5, 4, 0, {}, "finetuning_set: .* there"),
+        (4, 4, 1, {}, "model: .* there"),
+    ],
+)
+def test_checkpoints_of_another_run_are_refused(
+    n: int, n_safe: int, weights: int, settings: dict[str, Any], what: str, kept: str,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    """Of other settings, rows or weights, before the model is run or has adapters."""
+    run = bilevel_run(rows(4), tmp_path)
+    if kept == "training":
+        run.save(3, {})
+    else:
+        run.losses_under("upper", "upper")
+    lm = toy.tiny_lm(seed=weights)
+    lm.model.register_forward_pre_hook(lambda *_: pytest.fail("the model ran"))
+    with pytest.raises(MismatchError, match=what):
+        bilevel_run(rows(n), tmp_path, lm=lm, safe=rows(n_safe), **settings)
+    assert not hasattr(lm.model, "peft_config")
+
+
+def test_a_run_goes_on_with_smaller_batches(tmp_path: Path) -> None:
+    """What ended for lack of memory need not start again: batches change no result."""
+    bilevel_run(rows(4), tmp_path).save(3, {})
+    again = bilevel_run(rows(4), tmp_path, max_batch_tokens=100, gradient_checkpointing=True)
+    assert again.restore()[0] == 3
 
 
 def test_the_trained_part_is_said_in_words() -> None:

@@ -14,6 +14,7 @@ from tamis.models.checkpoint import (
     named,
     optimizer_tensors,
     read_checkpoint,
+    refuse_other,
     restore_optimizer,
     restore_parameters,
     save_checkpoint,
@@ -153,3 +154,31 @@ def test_optimizers_are_told_apart_by_their_prefix() -> None:
     _, restored = fresh()
     restore_optimizer(restored, "adam", state)
     assert restored.state_dict()["state"][0]["step"].item() == 1
+
+
+MADE_OF = {"settings": {"epochs": 2, "layers": (0, 1)}, "seed": 0}
+
+
+def test_a_checkpoint_of_the_same_ranking_is_let_through(tmp_path: Path) -> None:
+    """Also one that is not there."""
+    refuse_other(tmp_path / "c", MADE_OF)
+    save_checkpoint(tmp_path / "c", {}, {"step": 1, "made_of": MADE_OF})
+    refuse_other(tmp_path / "c", {"seed": 0, "settings": {"layers": [0, 1], "epochs": 2}})
+
+
+@pytest.mark.parametrize(
+    ("meta", "message"),
+    [
+        ({"made_of": {**MADE_OF, "seed": 4}}, r"seed: 4 there, 0 now"),
+        ({"made_of": {**MADE_OF, "settings": {"epochs": 3, "layers": [0, 1]}}},
+         r"settings\.epochs: 3 there, 2 now"),
+        ({"step": 3}, "does not say of which"),
+    ],
+)  # fmt: skip
+def test_a_checkpoint_of_another_ranking_is_refused(
+    meta: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    """The message names what differs and the ways on."""
+    save_checkpoint(tmp_path / "c", {}, meta)
+    with pytest.raises(MismatchError, match=rf"\({message}\).* give another work folder"):
+        refuse_other(tmp_path / "c", MADE_OF)

@@ -204,18 +204,18 @@ def test_memory_is_counted_over_calls(tiny_lm: LanguageModel) -> None:
     """What came before stays; what comes when memory is full goes to a folder."""
     cache = FeatureCache(tiny_lm, memory_gib=30 / 2**30)  # 6 losses take 24 bytes
     before = cache.losses(rows())
-    assert cache._temporary is None
+    assert cache.kept.temporary is None
     cache.ensure(rows(), ["state:1:response_mean"])
-    assert cache._temporary is not None
+    assert cache.kept.temporary is not None
     assert cache.losses(rows()).tobytes() == before.tobytes()
-    assert list(cache._temporary.rglob("part-*.safetensors"))
+    assert list(cache.kept.temporary.rglob("part-*.safetensors"))
 
 
 def test_without_a_folder_much_goes_to_a_temporary_one(tiny_lm: LanguageModel) -> None:
     """Past the memory allowed; the values are the same."""
     small = FeatureCache(tiny_lm, memory_gib=0.0)
     assert small.losses(rows()).tobytes() == FeatureCache(tiny_lm).losses(rows()).tobytes()
-    assert small._temporary is not None
+    assert small.kept.temporary is not None
 
 
 def test_more_disk_than_allowed_is_refused_before_work(

@@ -129,8 +129,8 @@ def products(lm: LanguageModel, work: Path | None, **changes: Any) -> GradientPr
     halves = [RenderedRows.from_rows(((rows()[i], None, False) for i in chosen), rows().facts)
               for chosen in ((0, 1, 2), (3, 4, 5))]  # fmt: skip
     return GradientProducts(
-        FeatureCache(lm), {"one": halves[0], "other": halves[1]}, max_batch_tokens=None,
-        gradient_checkpointing=False, work=work, progress=lambda _: None, **settings,
+        FeatureCache(lm, work), {"one": halves[0], "other": halves[1]}, max_batch_tokens=None,
+        gradient_checkpointing=False, progress=lambda _: None, **settings,
     )  # fmt: skip
 
 

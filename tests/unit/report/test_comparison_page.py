@@ -102,6 +102,19 @@ def test_methods_with_labels_stand_apart(tmp_path: Path) -> None:
     assert "Learned from labels of some of these rows: plain taught." in view.facts[0]
 
 
+@pytest.mark.parametrize("rows", [0, 1])
+def test_options_chosen_with_labels_have_their_place(rows: int, tmp_path: Path) -> None:
+    """In the column of labels, beside what a method learned, and named before the table."""
+    (compared,) = collect([written(tmp_path / "compared", chosen_with_labels=True)]).comparisons
+    view = comparison_view(compared)
+    assert {row[1].text: row[2].text for row in view.rows[rows].main.rows[:3]} == {
+        "plain good": "options chosen with labels", "plain chance": "options chosen with labels",
+        "plain taught": "learned from labels, options chosen with labels",
+    }  # fmt: skip
+    (fact,) = (fact for fact in view.facts if fact.startswith("Options chosen with labels"))
+    assert "in sight: plain good, plain chance, plain taught." in fact
+
+
 def test_rates_agreement_cues_and_costs_are_there(page: Page) -> None:
     """20 of 60 and 14 of 40 are 33.3% and 35.0% harmful; two rankings of 60 s and 30 s."""
     assert "all, 33.3% harmful part plain, 35.0% harmful" in page.text
