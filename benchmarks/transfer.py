@@ -35,8 +35,6 @@ from environment import environment, test_data, write_result
 from transfer_record import CELLS, RANKINGS, Recorded, read, record_cell, record_rankings, together
 
 from tamis.cli.experiment_config import Cell, ExperimentConfig, cells
-from tamis.models.config import ModelConfig
-from tamis.models.load import load_model
 from tamis.rng import numpy_generator
 
 SHA256 = "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32"
@@ -141,16 +139,6 @@ def as_recorded(arms: dict[str, Any], out: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def plain_model(model: Path, out: Path) -> Path:
-    """Save the model as safetensors once: every cell would unpack the GGUF file again."""
-    folder = out / "model"
-    if not (folder / "config.json").exists():
-        lm = load_model(ModelConfig(name=str(model)))
-        lm.tokenizer.save_pretrained(folder)
-        lm.model.save_pretrained(folder)
-    return folder
-
-
 def run_cells(config: Path, environment: dict[str, Any], most: int | None) -> ExperimentConfig:
     """Rank what is not ranked, run cells that are not recorded, and record each as it ends."""
     settings = ExperimentConfig.read(config)
@@ -195,7 +183,6 @@ def main() -> None:
     out, model = arguments.out.resolve(), arguments.model.resolve()
     out.mkdir(parents=True, exist_ok=True)
     model = model_file(model) if model.is_dir() else model
-    model = plain_model(model, out)
     settings = configuration(test_data(), model, out, pilot=arguments.pilot)
     config = out / "experiment.yaml"
     config.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
