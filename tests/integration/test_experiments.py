@@ -270,12 +270,16 @@ def test_cells_run_one_by_one_after_preparing(folder: Path, tmp_path: Path) -> N
     run_experiment(settings)
     measures = results(settings.out)["groups"][0]["measures"]
     assert set(measures["preference_margin"]["arms"]) == set(arms)
+    with pytest.raises(MismatchError, match="max_steps"):  # before others are trained for nothing
+        prepare_experiment(ExperimentConfig.read(file, ["finetune.max_steps=3"]))
 
 
-@pytest.mark.parametrize("other", ["--json", "--cell=all/nothing"])
+@pytest.mark.parametrize("other", ["--json", "--cell=all/nothing", "--overwrite"])
 def test_preparing_has_no_results(folder: Path, tmp_path: Path, other: str) -> None:
     """What asks for them is refused before anything is read."""
     result = tamis("experiment", config(folder, tmp_path / "none"), "--prepare", other)
     assert result.returncode == 2
-    assert f"leave out {other.partition('=')[0]}" in result.stderr
+    assert f"leave out {other.partition('=')[0]}".replace("--overwrite", "--prepare") in " ".join(
+        result.stderr.split()
+    )
     assert not (tmp_path / "none").exists()

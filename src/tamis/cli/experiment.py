@@ -113,9 +113,6 @@ def run_experiment(
         data = read_data(config)
         order, left = _prepared(config, data, common, say)
         if config.workers > 1 and len(left) > 1:
-            for cell in order:
-                if cell not in left:  # refused if it was run with other settings
-                    run_cell(config, data, common, cell)
             run_in_processes(config, left, command, overwrite, say)
         else:
             model = _Loaded(config, common)
@@ -126,14 +123,13 @@ def run_experiment(
 
 
 def prepare_experiment(
-    config: ExperimentConfig, *, overwrite: bool = False, report: ProgressReport | None = None,
+    config: ExperimentConfig, *, report: ProgressReport | None = None,
     say: Callable[[str], None] | None = None,
 ) -> list[str]:  # fmt: skip
     """Rank and select for every arm and record what is fixed, so that cells can run one by one.
 
     Args:
         config: The experiment.
-        overwrite: As in `run_experiment`.
         report: Progress.
         say: Called with a line as each ranking finishes.
 
@@ -142,8 +138,9 @@ def prepare_experiment(
 
     Raises:
         ConfigError: Another process runs the experiment.
+        MismatchError: Rankings, rows or finished cells are of other settings.
     """
-    common = Common(config.out, config.ranking_seed, config.device, config.dtype, overwrite, report)
+    common = Common(config.out, config.ranking_seed, config.device, config.dtype, False, report)
     _check_judges(config)
     with locked(config.out):
         data = read_data(config)
@@ -159,8 +156,11 @@ def _prepared(
     write_entry(config)
     # Seed by seed: an experiment that is stopped early has compared all arms.
     order = sorted(cells(config), key=lambda cell: (cell.seed is not None, cell.seed or 0))
-    return order, [cell for cell in order
-                   if common.overwrite or not folders(config, cell).finished]  # fmt: skip
+    left = [cell for cell in order if common.overwrite or not folders(config, cell).finished]
+    for cell in order:
+        if cell not in left:  # refused if it was run with other settings
+            run_cell(config, data, common, cell)
+    return order, left
 
 
 def prepare_rows(

@@ -31,18 +31,20 @@ def experiment(
     from tamis.cli.progress import ProgressReport
     from tamis.report.terminal import terminal_summary
 
+    if overwrite and (prepare or cell is not None):
+        raise ConfigError(
+            "--overwrite replaces a whole experiment: leave out --prepare and --cell."
+        )
     if prepare and (cell is not None or as_json):
         other = "--cell" if cell is not None else "--json"
-        raise ConfigError(
-            f"--prepare comes before the cells and has no results: leave out {other}."
-        )
+        raise ConfigError(f"--prepare comes before cells and has no results: leave out {other}.")
     settings = ExperimentConfig.read(config, sets or [])
     with ProgressReport(stderr) as progress:
         if cell is not None:
             run_one(settings, cell, progress)
             return
         if prepare:
-            left = prepare_experiment(settings, overwrite=overwrite, report=progress, say=say)
+            left = prepare_experiment(settings, report=progress, say=say)
             typer.echo("".join(f"{name}\n" for name in left), nl=False)
             return
         command = [str(config), *(word for text in sets or [] for word in ("--set", text))]

@@ -112,7 +112,8 @@ def run_evaluate(
     )  # fmt: skip
     with Stage(
         common.out, "evaluate", config, inputs, seed=common.seed, overwrite=common.overwrite,
-        uncompared=("evaluate.max_unscored_share",), patience=ENDPOINT_PATIENCE,
+        uncompared=("evaluate.max_unscored_share", "evaluate.allow_ranking_guard"),
+        patience=ENDPOINT_PATIENCE,
     ) as stage:  # fmt: skip
         if stage.finished:
             refuse_unscored_in(stage.folder, settings.evaluate.max_unscored_share)
@@ -132,7 +133,7 @@ def run_evaluate(
             config=settings.evaluate, render_config=settings.render, seed=common.seed,
             work=stage.work, report=common.report,
         )  # fmt: skip
-        # Only now it is known what was loaded. Answers and verdicts stay for another judge.
+        # Only now it is known what was loaded. Answers stay for the same request, allowed.
         identities = found.metrics["judge_identities"].values()
         notes = check_origin(settings.evaluate, origin, list(identities))
         found.write(stage.folder)

@@ -94,7 +94,8 @@ def _follow(starts: Sequence[Path]) -> tuple[list[Path], list[str]]:
             rankings.append(folder)
         for entry in _entries(manifest):
             source = Path(str(entry.get("path")))
-            if stage == "rank" and _stage_of(source)[0] is None:
+            known = source.exists() or not entry.get("sha256")  # a hub's rows have no hash
+            if stage == "rank" and known and _stage_of(source)[0] is None:
                 continue  # the user's own rows
             if not source.exists():
                 lost.append(f"{source}, from which {folder} was made, is not on this machine")
@@ -108,19 +109,22 @@ def _follow(starts: Sequence[Path]) -> tuple[list[Path], list[str]]:
 def _entries(manifest: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """Yield what leads back from a stage: path and hash."""
     inputs, details = (manifest.get(part) or {} for part in ("inputs", "details"))
-    if manifest["stage"] == "evaluate" and details.get("ranked_by"):
-        yield from details["ranked_by"]
-        return
-    yield from (inputs[role] for role in _LEADS[manifest["stage"]] if role in inputs)
+    inputs, details = (part if isinstance(part, Mapping) else {} for part in (inputs, details))
+    found = [inputs[role] for role in _LEADS[manifest["stage"]] if role in inputs]
+    if manifest["stage"] == "evaluate" and isinstance(details.get("ranked_by"), list):
+        found = details["ranked_by"] or found
+    yield from (one for one in found if isinstance(one, Mapping))
 
 
 def _stage_of(path: Path) -> tuple[Path | None, dict[str, Any]]:
     """Return the folder of the stage that a path is, or lies in, and its manifest."""
+    path = path.resolve()  # through links, and of "." the folder above
     for folder in (path, path.parent):
         try:
             manifest = read_json_object(folder / "manifest.json")
         except DataError:
             continue
-        if manifest.get("stage") in _LEADS:
-            return folder.resolve(), manifest
+        stage = manifest.get("stage")
+        if isinstance(stage, str) and stage in _LEADS:
+            return folder, manifest
     return None, {}

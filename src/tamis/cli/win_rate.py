@@ -62,7 +62,7 @@ def run_win_rate(
                           reference=reference / "generations.jsonl")  # fmt: skip
     with Stage(
         common.out, "win-rate", stage_config(common, settings), inputs, seed=common.seed,
-        overwrite=common.overwrite, uncompared=("max_unscored_share",),
+        overwrite=common.overwrite, uncompared=("max_unscored_share", "allow_ranking_guard"),
         patience=ENDPOINT_PATIENCE,
     ) as stage:  # fmt: skip
         if stage.finished:

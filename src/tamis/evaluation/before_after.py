@@ -14,6 +14,7 @@ figure here: each evaluation is of one model.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -94,12 +95,22 @@ def before_after(folders: Mapping[str, Path], seed: int = 0) -> dict[str, Any]:
 
 def _read(folder: Path, checkable: set[str]) -> Values:
     try:
-        return read_values(folder, checkable)
+        found = read_values(folder, checkable)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{folder} lacks what an evaluation writes of each prompt ({error!r}). Evaluate again "
             "into another folder."
         ) from error
+    endless = [
+        name for name, values in found.items()
+        if any(value is not None and math.isinf(value) for value in values.values())
+    ]  # fmt: skip
+    if endless:
+        raise DataError(
+            f"{folder} has infinite values of {', '.join(endless)}, of which there is no mean. "
+            "Evaluate again in float32 (--dtype float32) into another folder."
+        )
+    return found
 
 
 def _checkable(folders: Mapping[str, Path]) -> set[str]:

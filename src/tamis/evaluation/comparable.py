@@ -30,10 +30,17 @@ def why_apart(reference: Path, other: Path) -> list[str]:
     found = []
     asked = [_questions(manifest, folder)
              for manifest, folder in ((ours, other), (theirs, reference))]  # fmt: skip
-    found += [f"other {kind}" for kind in asked[0] if asked[0][kind] != asked[1].get(kind)]
-    models = [_base(manifest) for manifest in (ours, theirs)]
+    found += [f"other {kind}" for kind in dict.fromkeys([*asked[0], *asked[1]])
+              if asked[0].get(kind) != asked[1].get(kind)]  # fmt: skip
+    try:
+        models = [_base(manifest) for manifest in (ours, theirs)]
+        settings = [dict(_settings(manifest)) for manifest in (ours, theirs)]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"the manifests of {reference} and {other} do not say how they were evaluated "
+            f"({error!r}). Evaluate again into other folders."
+        ) from error
     found += ["another base model"] if models[0] != models[1] else []
-    settings = [dict(_settings(manifest)) for manifest in (ours, theirs)]
     names = [name for name in sorted({*settings[0], *settings[1]})
              if settings[0].get(name) != settings[1].get(name)]  # fmt: skip
     if names:

@@ -207,7 +207,10 @@ def paired_difference(
         resampled = (low, high, standard_error) if max(len(first), len(second)) > 1 else None
         low, high = difference_interval(up, down, n, resampled)
         of_verdicts = detectable_verdicts(up, down, n, n_compared)
-        detectable = max(filter(None, (detectable, of_verdicts)), default=None)
+        if resampled is not None and detectable is not None and of_verdicts is not None:
+            detectable = min(1.0, max(detectable, of_verdicts))
+        else:  # prompts alone: the test itself says
+            detectable = of_verdicts
     return Difference(
         value,
         low,

@@ -201,9 +201,16 @@ def _compared(records: list[EvaluateRecord]) -> tuple[Evaluated, ...]:
         before, after = records[:1], records[1:]
 
     def named(role: str, group: list[EvaluateRecord]) -> Iterator[Evaluated]:
-        for record in group:
-            suffix = f" ({record.facts.folder.name})" if len(group) > 1 else ""
-            yield Evaluated(role + suffix, record)
+        folders = [record.facts.folder.resolve() for record in group]
+        # As short as tells them apart: runs have folders of the same names.
+        names = next(
+            (found for found in ([folder.name for folder in folders],
+                                 [f"{folder.parent.name}/{folder.name}" for folder in folders])
+             if len(set(found)) == len(group)),
+            [str(folder) for folder in folders],
+        )  # fmt: skip
+        for name, record in zip(names, group, strict=True):
+            yield Evaluated(f"{role} ({name})" if len(group) > 1 else role, record)
 
     return (*named("before", before), *named("after", after))
 

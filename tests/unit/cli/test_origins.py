@@ -126,3 +126,38 @@ def test_a_ranking_says_what_it_recorded_of_itself(tmp_path: Path, rows: Path) -
     told = stage(tmp_path / "told", "rank", "scores.parquet", guard, data=rows)
     silent = stage(tmp_path / "silent", "rank", "scores.parquet", data=rows)
     assert list(origin_of([told, silent]).details()) == [guard, {}]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"stage": ["rank"]}',
+        '{"stage": "finetune", "inputs": ["x"]}',
+        '{"stage": "finetune", "inputs": {"data": null}, "details": "x"}',
+        '{"stage": "evaluate", "inputs": {}, "details": {"ranked_by": ["x", null]}}',
+    ],
+)
+def test_foreign_manifests_lead_nowhere(tmp_path: Path, text: str) -> None:
+    """Whatever JSON lies beside an adapter."""
+    (tmp_path / "manifest.json").write_text(text)
+    assert origin_of([tmp_path / "adapter"]).rankings == ()
+
+
+def test_an_earlier_ranking_that_is_gone_is_told(tmp_path: Path, chain: dict[str, Path]) -> None:
+    """Rows ranked, selected and ranked again, and the first selection removed."""
+    again = stage(tmp_path / "again", "rank", "scores.parquet", data=chain["select"])
+    shutil.rmtree(chain["select"].parent)
+    found = origin_of([again])
+    assert found.rankings == (again.parent,)
+    assert any("is not on this machine" in why for why in found.lost)
+
+
+def test_links_and_the_folder_itself_are_followed(
+    tmp_path: Path, chain: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An adapter reached by a link, or from inside its folder, has the ranking all the same."""
+    link = tmp_path / "elsewhere"
+    link.symlink_to(chain["finetune"])
+    monkeypatch.chdir(chain["finetune"])
+    for path in (link, Path(".")):
+        assert origin_of([path]) == Origin((chain["rank"].parent,))

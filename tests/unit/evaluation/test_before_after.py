@@ -182,3 +182,15 @@ def test_the_figures_say_what_they_are_of_and_repeat(tmp_path: Path) -> None:
     assert set(found["evaluations"]["after"]["sha256"]) == {
         "generations.jsonl", "likelihoods.jsonl"
     }  # fmt: skip
+
+
+def test_infinite_values_are_refused_and_named(tmp_path: Path) -> None:
+    """A likelihood that overflowed has no mean: the page says so instead of failing."""
+    some = {"harmful": [True] * 3, "margins": [0.5, 0.25, 0.75]}
+    before = evaluated(tmp_path / "before", **some)
+    after = evaluated(tmp_path / "after", adapter="x", **some)
+    path = after / "likelihoods.jsonl"
+    path.write_text(path.read_text().replace("0.25", "Infinity"))
+    found = before_after({"before": before, "after": after})
+    assert found["measures"] == {}
+    assert "infinite values of preference_margin" in found["refused"]["after"]

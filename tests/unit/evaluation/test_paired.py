@@ -269,3 +269,13 @@ def test_bootstrap_coverage_with_three_seeds(
         found = paired_difference(a, b, generator("seeds", experiment), 500)
         hits.append((found.low or 0) <= 0.2 <= (found.high or 0))
     assert least <= np.mean(hits) <= most
+
+
+@pytest.mark.parametrize("n", [6, 8])
+def test_what_could_be_found_of_verdicts_is_no_more_than_all_of_them(n: int) -> None:
+    """Half up, half down on few prompts: what the exact test says, at most 1."""
+    up = np.arange(n) % 2
+    found = paired_difference(up, 1 - up, numpy_generator(0, "few"), verdicts=True)
+    assert found.detectable == detectable_verdicts(n / 2, n / 2, n)
+    assert found.detectable is not None
+    assert found.detectable <= 1

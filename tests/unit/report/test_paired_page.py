@@ -12,6 +12,7 @@ from rich.console import Console
 from test_render import ATTRIBUTES, HOSTILE, TAGS, Page, report
 
 from tamis.errors import ConfigError, DataError
+from tamis.evaluation.before_after import before_after
 from tamis.report.collect import collect
 from tamis.report.paired import (
     Paired,
@@ -206,3 +207,16 @@ def test_notes_on_judges_stand_on_the_page(tmp_path: Path) -> None:
     manifest["details"]["judge_notes"] = ["the judge <b> is the guard"]
     (folder / "manifest.json").write_text(json.dumps(manifest))
     assert "Note: the judge <b> is the guard" in report([folder], tmp_path).text
+
+
+def test_runs_with_folders_of_the_same_names_are_all_compared(tmp_path: Path) -> None:
+    """Every run calls its evaluations alike: the folder above tells them apart."""
+    folders = [*two(tmp_path / "seal"), *two(tmp_path / "auto")]
+    evaluations = collect(folders).evaluations
+    roles = [one.role for one in evaluations]
+    assert len(set(roles)) == 4
+    assert roles[-1] == "after (auto/evaluate-after)"
+    found = before_after({one.role: one.record.facts.folder for one in evaluations})
+    differences = found["measures"]["attack_success_rate"]["differences"]
+    assert [one["arm"] for one in differences] == roles[1:]
+    assert {one["n_compared"] for one in differences} == {3}
