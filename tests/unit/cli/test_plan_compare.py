@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,6 +19,34 @@ from tamis.methods.base import RankingInputs
 from tamis.methods.scores import Scores
 
 N, PAUSE = 400, 0.02  # rows, and seconds a row takes that is not in the cache
+
+
+class Clock:
+    """Time that passes in rankings alone, however busy the machine is."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def pause(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
+
+    def perf_counter(self) -> float:
+        """A tick passes with every look."""
+        self.pause(1e-4)
+        return self.now
+
+
+CLOCK = Clock()
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rankings on samples are timed by it."""
+    for place in ("plan_compare_sample", "plan_ranking"):
+        monkeypatch.setattr(f"tamis.cli.{place}.time", CLOCK)
+
+
 HERE = __name__
 
 
@@ -37,7 +64,7 @@ class Slow:
         for row in rows.ids:
             mark = None if inputs.cache is None else inputs.cache / "slow" / row
             if mark is None or not mark.exists():
-                time.sleep(PAUSE)
+                CLOCK.pause(PAUSE)
             if mark is not None:
                 mark.parent.mkdir(parents=True, exist_ok=True)
                 mark.touch()
@@ -67,7 +94,7 @@ class Loading(Slow):
         assert inputs.cache is not None
         mark = inputs.cache / "loaded"
         if not mark.exists():
-            time.sleep(4)
+            CLOCK.pause(4)
             mark.parent.mkdir(parents=True, exist_ok=True)
             mark.touch()
         return super().rank(inputs)
@@ -81,7 +108,7 @@ class Seeded(Slow):
         assert inputs.cache is not None
         cache = inputs.cache / str(inputs.seed)
         if not cache.exists():
-            time.sleep(2)
+            CLOCK.pause(2)
             cache.mkdir(parents=True)
         return super().rank(replace(inputs, cache=cache))
 
