@@ -18,11 +18,8 @@ from environment import RESULTS
 
 from tamis.cli.experiment import CellFolders, folders
 from tamis.cli.experiment_config import Cell, ExperimentConfig, cells
-from tamis.cli.experiment_rows import (
-    ranking_folder,
-    read_data,
-    selection_figures,
-)
+from tamis.cli.experiment_results import KEPT
+from tamis.cli.experiment_rows import ranking_folder, read_data, selection_figures
 from tamis.evaluation.experiment import Values, read_values, summarise
 from tamis.evaluation.prompts import chosen_prompts
 from tamis.methods.base import Method, RankingInputs
@@ -32,7 +29,7 @@ from tamis.runs import read_manifest
 RANKINGS, CELLS = "transfer_rankings.json", "transfer_cells.json"
 PROMPTS = "prompts"  # in CELLS: ids by measure, in the order of every cell's values
 DIGITS = 6  # significant ones of an outcome
-KEPT = ("steps", "epochs", "n_rows", "n_tokens", "seconds")
+RANKING = ("auroc", "average_precision", "n", "n_harmful", "n_unscored")  # of all its figures
 
 
 class Recorded(Method):
@@ -88,10 +85,11 @@ def record_rankings(config: ExperimentConfig, environment: Mapping[str, Any]) ->
         if arm.method is not None:
             folder = ranking_folder(config, cell.part, cell.arm)
             scores = Scores.read(folder)
+            figures = json.loads((folder / "ranking.json").read_text(encoding="utf-8"))
             values = [None if np.isnan(value) else float(value) for value in scores.values]
             entry |= {
                 "method": arm.method.model_dump(mode="json"),
-                "ranking": json.loads((folder / "ranking.json").read_text(encoding="utf-8")),
+                "ranking": {name: figures[name] for name in RANKING},
                 "scores": dict(zip(map(str, scores.source_ids), values, strict=True)),
             }
         found[cell.arm] = entry

@@ -76,11 +76,6 @@ Reading = Literal[
 ]
 
 
-def centre(activations: Tensor) -> Tensor:
-    """Z = E - mean(E) (n x D)."""
-    return activations - activations.mean(0)
-
-
 def squared_scores(projections: Tensor, weights: Tensor | None = None) -> Tensor:
     """risk_i = (1/k) sum_j w_j p_ij^2 >= 0 of projections (n x k); the sign of v_j is irrelevant.
 
@@ -201,7 +196,7 @@ class SAFT(Method):
         risks = {"squared": squared_scores(best.projections, weights)}
         if repaired:
             risks["signed"] = best.signed
-        return self._scores(inputs, (pool, safe), tried, best, risks, agreement)
+        return self._scores(inputs, (pool, safe, anchors), tried, best, risks, agreement)
 
     def _part(self, inputs: RankingInputs, which: str, given: Examples | None = None) -> Part:
         rows = inputs.rendered(given or which)
@@ -247,11 +242,11 @@ class SAFT(Method):
         )  # fmt: skip
 
     def _scores(
-        self, inputs: RankingInputs, parts: tuple[Part, Part | None], tried: list[LayerDirections],
-        best: LayerDirections, risks: Mapping[str, Tensor], agreement: float | None,
+        self, inputs: RankingInputs, parts: tuple[Part, Part | None, Part | None],
+        tried: list[LayerDirections], best: LayerDirections, risks: Mapping[str, Tensor], agreement: float | None,
     ) -> Scores:  # fmt: skip
         """Put scores, projections and the audit together."""
-        pool, safe = parts
+        pool, safe, anchors = parts
         columns = {f"score_{name}": -risk for name, risk in risks.items()}
         columns |= {f"projection_{j + 1}": p for j, p in enumerate(best.projections.T)}
         whole = np.full((len(columns), len(pool.rows)), np.nan)
@@ -287,6 +282,7 @@ class SAFT(Method):
                 "nuisances_taken_out": taken,
                 "layer_agreement": agreement,
                 "anchor_auroc": best.anchor_auroc,
+                "anchors_by_outcome": None if anchors is None else anchors.rows.counts(),
                 "variances": ahead.tolist(),
                 "variance_removed": best.removed,
                 "nuisances": audits,

@@ -30,6 +30,11 @@ LEAST_SHARE = 1e-10  # of the largest eigenvalue: below, float32 states hold rou
 LEAST_SCALE = 0.01  # what is constant in a few safe rows need not be so elsewhere
 
 
+def centre(activations: Tensor) -> Tensor:
+    """Z = E - mean(E) (n x D)."""
+    return activations - activations.mean(0)
+
+
 def nuisance_fit(activations: Tensor, nuisances: Tensor) -> Tensor:
     """Least squares of activations (n x D) on [1, nuisances] (n x Q): B (1+Q x D)."""
     design = torch.nn.functional.pad(nuisances, (1, 0), value=1.0)

@@ -19,6 +19,7 @@ from tamis.models.directions import (
     LEAST_SHARE,
     Orientation,
     Rule,
+    centre,
     orient,
     right_singular_vectors,
     surest,
@@ -101,7 +102,7 @@ def layer_directions(
     """
     left, *rests = without_nuisances(sets, fitted_on)
     states = sets[0][0]
-    removed = 1 - float(left.square().sum() / (states - states.mean(0)).square().sum())
+    removed = 1 - float(left.square().sum() / centre(states).square().sum())
     same = left.square().sum() <= LEAST_SHARE * states.square().sum()
     if rests and whiten and not same:
         whitener = whitening(rests[0], left)

@@ -19,10 +19,11 @@ from tamis.data.template import RenderConfig
 from tamis.errors import ConfigError, NoTrainedTokensError
 from tamis.methods import build_method
 from tamis.methods.base import RankingInputs
-from tamis.methods.saft import SAFT, centre, squared_scores
+from tamis.methods.saft import SAFT, squared_scores
 from tamis.methods.scores import Scores
 from tamis.models.directions import (
     Orientation,
+    centre,
     orient,
     right_singular_vectors,
     whitening,
@@ -295,6 +296,7 @@ def test_anchors_tell_a_direction_that_is_not_harm(
     turned = RankingInputs(rows.finetuning_set, swapped, model=tiny_lm, render=inputs.render)
     found = SAFT(anchors=toy_anchors).rank(inputs)
     assert found.details["anchor_auroc"] > 0.95
+    assert sum(found.details["anchors_by_outcome"].values()) == 2 * len(toy.TOPICS)
     assert np.array_equal(found.values, SAFT(anchors="none").rank(inputs).values)
     with pytest.raises(ConfigError, match=r"is not harm: .* in 0\.\d\d, and min_anchors is 0\.75"):
         SAFT(anchors=toy_anchors).rank(turned)
