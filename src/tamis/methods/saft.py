@@ -243,7 +243,8 @@ class SAFT(Method):
 
     def _scores(
         self, inputs: RankingInputs, parts: tuple[Part, Part | None, Part | None],
-        tried: list[LayerDirections], best: LayerDirections, risks: Mapping[str, Tensor], agreement: float | None,
+        tried: list[LayerDirections], best: LayerDirections, risks: Mapping[str, Tensor],
+        agreement: float | None,
     ) -> Scores:  # fmt: skip
         """Put scores, projections and the audit together."""
         pool, safe, anchors = parts
