@@ -180,14 +180,18 @@ def test_estimates_stand_with_interval_and_n(folders: StageFolders, tmp_path: Pa
     assert "50.0% 15.0% to 85.0% n = 4, unscored 1" in text
 
 
-def test_differences_are_not_printed(folders: StageFolders, tmp_path: Path) -> None:
+def test_no_difference_where_the_evaluations_do_not_say_what_was_asked(
+    folders: StageFolders, tmp_path: Path
+) -> None:
     """4 of 40 before and 30 of 40 after: both rates, and nowhere the 65 points between them."""
     before = folders.evaluate(name="b", adapter=None, n_harmful=40, n_answered=4)
     after = folders.evaluate(name="a", adapter="x", n_harmful=40, n_answered=30)
     text = report([before, after], tmp_path).text
     assert "10.0%" in text
     assert "75.0%" in text
-    assert "65" not in re.sub(r"[0-9a-f]{8,}", "", text.split("Versions")[0])
+    assert "does not say what was asked or who judged" in text
+    assert "No difference between evaluations is given." in text
+    assert "65.0" not in text.split("Versions")[0]
 
 
 def test_a_true_positive_rate_that_cannot_be_measured_says_so(
