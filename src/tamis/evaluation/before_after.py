@@ -23,9 +23,10 @@ from typing import Any, Literal
 import numpy as np
 
 from tamis.errors import DataError
+from tamis.evaluation.arms import join_arms
 from tamis.evaluation.comparable import why_apart
 from tamis.evaluation.experiment import MEASURES, of_verdicts, read_values
-from tamis.evaluation.paired import join_arms, paired_difference, prompt_differences
+from tamis.evaluation.paired import paired_difference, prompt_differences
 from tamis.evaluation.power import too_few_prompts
 from tamis.evaluation.significance import holm, mcnemar, sign_flip_p, wilcoxon_p
 from tamis.files import file_sha256

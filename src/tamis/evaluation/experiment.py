@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 
-from tamis.evaluation.paired import paired_difference, prompt_differences
+from tamis.evaluation.few_seeds import student_p
+from tamis.evaluation.paired import Difference, paired_difference, prompt_differences
 from tamis.evaluation.power import too_few_prompts
 from tamis.evaluation.score_intervals import Resampled, rate_interval
 from tamis.evaluation.significance import holm, sign_flip_p
@@ -102,10 +103,12 @@ def summarise(
     Returns:
         By measure: `better` ("higher", "lower" or None); `arms`: mean over seeds and prompts with
         its interval (seeds nested in prompts), n prompts, seeds, and the standard deviation between
-        seeds; `differences`: arm minus reference with interval, p of a sign-flip test (adjusted by
-        Holm over the arms of one reference) and the smallest difference that would have been found
-        (80% power at .05 / `n_compared` arms, see `power.py`; None with `too_few_prompts` to find
-        any, or where nothing varied in a measure that is no verdict).
+        seeds; `differences`: arm minus reference with interval, `p_prompts` of a sign-flip test
+        over prompts, `p` that or, with several seeds, Student's over prompts and seeds where it is
+        larger (adjusted by Holm over the arms of one reference: `p_holm`), and the smallest
+        difference that would have been found (80% power at .05 / `n_compared` arms, see `power.py`;
+        None with `too_few_prompts` to find any, or where nothing varied in a measure that is no
+        verdict).
     """
     names = [name for one in arms.values() for values in one for name in values]
     found: dict[str, Any] = {}
@@ -152,8 +155,10 @@ def arm_mean(
     found = paired_difference(values, np.zeros((1, values.shape[1])), generator)
     low, high = found.low, found.high
     if verdicts and found.value is not None:
-        ends = cast("Resampled", (low, high, found.standard_error))
-        low, high = rate_interval(found.value, found.n, ends if found.n_seeds_a > 1 else None)
+        resampled: Resampled | None = None
+        if low is not None and high is not None and found.n_seeds_a > 1:
+            resampled = low, high, found.reach * (found.standard_error or 0.0)
+        low, high = rate_interval(found.value, found.n, resampled)
     return {"value": found.value, "low": low, "high": high, "n": found.n,
             "n_unscored": found.n_unpaired, "n_missing": found.n_unscored,
             "n_seeds": found.n_seeds_a, "seed_sd": found.seed_sd_a}  # fmt: skip
@@ -169,22 +174,37 @@ def _differences(
     arrays: Mapping[str, np.ndarray], reference: str, measure: str, seed: int
 ) -> Iterator[dict[str, Any]]:
     others = [arm for arm in arrays if arm != reference]
-    p_values = []
+    of_models = []  # p over prompts
     for arm in others:
         per_prompt = prompt_differences(arrays[arm], arrays[reference])
         draw = _draw(seed, measure, arm, reference, "flip")
-        p_values.append(sign_flip_p(per_prompt[~np.isnan(per_prompt)], draw))
+        of_models.append(sign_flip_p(per_prompt[~np.isnan(per_prompt)], draw))
     # As many as Holm counts: an arm without a prompt in common is not compared.
-    n_compared = max(1, sum(p is not None for p in p_values))
-    for arm, p, adjusted in zip(others, p_values, holm(p_values), strict=True):
-        found = paired_difference(
+    n_compared = max(1, sum(p is not None for p in of_models))
+    found = [
+        paired_difference(
             arrays[arm], arrays[reference], _draw(seed, measure, arm, reference),
             verdicts=of_verdicts(measure), n_compared=n_compared,
-        )  # fmt: skip
+        )
+        for arm in others
+    ]  # fmt: skip
+    p_values = [_p(*both) for both in zip(of_models, found, strict=True)]
+    for arm, one, p_prompts, p, adjusted in zip(
+        others, found, of_models, p_values, holm(p_values), strict=True
+    ):
         yield {
-            "arm": arm, "reference": reference, **found.to_json(),
-            "too_few_prompts": too_few_prompts(found.n, n_compared), "p": p, "p_holm": adjusted,
+            "arm": arm, "reference": reference, **one.to_json(),
+            "too_few_prompts": too_few_prompts(one.n, n_compared),
+            "p_prompts": p_prompts, "p": p, "p_holm": adjusted,
         }  # fmt: skip
+
+
+def _p(of_models: float | None, found: Difference) -> float | None:
+    """Return the larger p: of these very models, or with several seeds of the arms."""
+    if of_models is None or found.value is None or found.standard_error is None:
+        return None
+    of_arms = student_p(found.value, found.standard_error, found.degrees_of_freedom)
+    return of_models if of_arms is None else max(of_models, of_arms)
 
 
 def _place(measure: str) -> tuple[int, str]:

@@ -17,11 +17,15 @@ Of S seeds S - 1 are drawn: the mean of S draws would vary by (S - 1)/S too litt
 variance at three seeds. An arm with one seed keeps it and counts as a model without variation,
 which is right for "no fine-tuning" and too good for anything else.
 
-What a 95% interval then holds (simulated, 100 prompts): 95% without seeds to draw; more, up to
-99.8%, where the models of an arm differ by chance on each prompt alone, so that it is too wide; 95%
-where the spread of three seeds is about the standard error over prompts; 90% with three seeds (93%
-with five) where it is nearly all there is, because three numbers say little about a spread.
-Therefore the spread between seeds and the standard error over prompts stand beside it.
+Three seeds say little about a spread, so with several seeds both ends are moved out by the ratio
+of Student's t to the normal quantile (`few_seeds.py`).
+
+What a 95% interval then holds (simulated, 100 prompts): 95% without seeds to draw; 96% and more
+with three seeds an arm, however much of the spread is theirs; up to 100% where the models of an arm
+differ by chance on each prompt alone, which is counted twice; 92% with two seeds whose spread is
+nearly all there is. The price is width: then three seeds reach 1.4 times as far as many would, and
+2.2 times where the other arm is one model. The spread between seeds and the standard error over
+prompts stand beside it.
 
 Verdicts may be rare, and then a bootstrap is too narrow: theirs is a score interval, widened by
 what seeds vary (`score_intervals.py`). `power.py` says which difference would have been found.
@@ -34,14 +38,15 @@ Letters in shapes: n prompts, s seeds, b resamples.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tamis.errors import MismatchError
+from tamis.evaluation.few_seeds import degrees_of_freedom, reach
 from tamis.evaluation.power import detectable_shift, detectable_verdicts
 from tamis.evaluation.score_intervals import difference_interval
 from tamis.evaluation.statistics import N_RESAMPLES, percentile_interval, resample_chunks
@@ -62,6 +67,8 @@ class Difference:
         n_seeds_a: Seeds of arm A with scores.
         n_seeds_b: Seeds of arm B with scores.
         standard_error: Over prompts and seeds together, the SD of the resampled differences.
+        degrees_of_freedom: Of it, from `few_seeds.py`; None with one seed an arm, where prompts
+            alone vary.
         prompt_standard_error: Over prompts alone, SD(d_j) / sqrt(n): what is known about exactly
             these models; None for n = 1.
         seed_sd_a: SD over seeds of arm A's mean; None with one seed.
@@ -81,60 +88,21 @@ class Difference:
     n_seeds_a: int
     n_seeds_b: int
     standard_error: float | None = None
+    degrees_of_freedom: float | None = None
     prompt_standard_error: float | None = None
     seed_sd_a: float | None = None
     seed_sd_b: float | None = None
     detectable: float | None = None
     n_compared: int = 1
 
+    @property
+    def reach(self) -> float:
+        """How much farther the interval reaches than without so few seeds, at least 1."""
+        return reach(self.degrees_of_freedom)
+
     def to_json(self) -> dict[str, float | int | None]:
         """Return the fields under their own names, None where there is no data."""
         return asdict(self)
-
-
-@dataclass(frozen=True, eq=False)
-class Arms:
-    """Two arms' outcomes side by side.
-
-    Attributes:
-        ids: Prompts of either arm, sorted.
-        a: Outcomes of arm A, [s, n] in the order of `ids`; NaN where there is none.
-        b: Outcomes of arm B.
-        n_only_a: Prompts that no seed of arm B was asked.
-        n_only_b: Prompts that no seed of arm A was asked.
-    """
-
-    ids: tuple[str, ...]
-    a: NDArray[np.float64]
-    b: NDArray[np.float64]
-    n_only_a: int
-    n_only_b: int
-
-
-def join_arms(
-    a: Sequence[Mapping[str, float | None]], b: Sequence[Mapping[str, float | None]]
-) -> Arms:
-    """Pair the prompts of two arms by id.
-
-    Args:
-        a: Per seed of arm A its outcomes by prompt id, None where unscored.
-        b: The same of arm B.
-
-    Returns:
-        Both arms over all ids of either: what one lacks is NaN there, so that
-        `paired_difference` counts it.
-
-    Raises:
-        MismatchError: An arm is empty, or the arms have no prompt in common.
-    """
-    asked_a, asked_b = ({prompt for seed in arm for prompt in seed} for arm in (a, b))
-    if not asked_a & asked_b:
-        raise MismatchError(
-            f"The arms have no prompt in common ({len(asked_a)} and {len(asked_b)} prompts): a "
-            "paired difference needs the same prompts. Evaluate both on one prompt set."
-        )
-    ids = tuple(sorted(asked_a | asked_b))
-    return Arms(ids, _table(a, ids), _table(b, ids), len(asked_a - asked_b), len(asked_b - asked_a))
 
 
 def prompt_differences(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
@@ -197,17 +165,25 @@ def paired_difference(
     sizes = (n, len(paired) - n, n_unscored, len(first), len(second))
     if not n:
         return Difference(None, None, None, *sizes, n_compared=n_compared)
-    value = float(differences.mean())
+    value = math.fsum(differences) / n  # exact: the same to the last bit in any order of prompts
     low, high, standard_error = _resampled(first, second, value, generator, n_resamples)
     over_prompts = _sd(differences, n**-0.5)
-    detectable = detectable_shift(max(standard_error, over_prompts or 0.0), n, n_compared)
+    seed_sds = [_sd(_prompt_means(arm)) for arm in (first, second)]
+    several = max(len(first), len(second)) > 1
+    freedom = None
+    if several:
+        spread = zip(seed_sds, (len(first), len(second)), strict=True)
+        freedom = degrees_of_freedom(standard_error, n, list(spread))
+    farther = reach(freedom)
+    low, high = value - farther * (value - low), value + farther * (high - value)
+    wider = max(standard_error, over_prompts or 0.0)
+    detectable = detectable_shift(wider, n, n_compared, freedom)
     if verdicts:
-        moved = np.sort(differences)  # in any order the same sums to the last bit
-        up, down = float(moved.clip(min=0).sum()), float(-moved.clip(max=0).sum())
-        resampled = (low, high, standard_error) if max(len(first), len(second)) > 1 else None
+        up, down = math.fsum(differences.clip(min=0)), -math.fsum(differences.clip(max=0))
+        resampled = (low, high, farther * standard_error) if several else None
         low, high = difference_interval(up, down, n, resampled)
         of_verdicts = detectable_verdicts(up, down, n, n_compared)
-        if resampled is not None and detectable is not None and of_verdicts is not None:
+        if several and detectable is not None and of_verdicts is not None:
             detectable = min(1.0, max(detectable, of_verdicts))
         else:  # prompts alone: the test itself says
             detectable = of_verdicts
@@ -217,9 +193,10 @@ def paired_difference(
         high,
         *sizes,
         standard_error=standard_error,
+        degrees_of_freedom=freedom,
         prompt_standard_error=over_prompts,
-        seed_sd_a=_sd(np.nanmean(first, axis=1)),
-        seed_sd_b=_sd(np.nanmean(second, axis=1)),
+        seed_sd_a=seed_sds[0],
+        seed_sd_b=seed_sds[1],
         detectable=detectable,
         n_compared=n_compared,
     )
@@ -277,14 +254,15 @@ def _checked(a: ArrayLike, b: ArrayLike) -> tuple[NDArray[np.float64], NDArray[n
     return first, second
 
 
-def _table(arm: Sequence[Mapping[str, float | None]], ids: Sequence[str]) -> NDArray[np.float64]:
-    rows = [[seed.get(prompt) for prompt in ids] for seed in arm]
-    return np.array(rows, dtype=np.float64)  # None becomes NaN
-
-
 def _seed_means(arm: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return each prompt's mean over its scored seeds, NaN without one."""
     return _ratio(np.nan_to_num(arm).sum(axis=0), (~np.isnan(arm)).sum(axis=0))
+
+
+def _prompt_means(arm: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return each seed's mean over its scored prompts; it has one at least."""
+    scored = (row[~np.isnan(row)] for row in arm)
+    return np.array([math.fsum(row) / len(row) for row in scored])
 
 
 def _ratio(totals: NDArray[Any], counts: NDArray[Any]) -> NDArray[np.float64]:

@@ -1,8 +1,9 @@
 """The smallest true difference between two arms that their comparison would mostly have found.
 
-Found means p <= .05 / m by the test that is used, the sign-flip test, with m arms compared with the
-same one: Holm asks that of its smallest p, and of the others no more, so an arm is found at least
-that often. Mostly is 80% of such comparisons. What lies below may be there and not be seen.
+Found means p <= .05 / m by the test that is used, with one seed the sign-flip test, with m arms
+compared with the same one: Holm asks that of its smallest p, and of the others no more, so an arm
+is found at least that often. Mostly is 80% of such comparisons. What lies below may be there and
+not be seen.
 
 Measures on a scale. By the t distribution with n - 1 degrees of freedom,
 
@@ -29,8 +30,8 @@ and more where it takes from the other as well. With three seeds (simulated) 78%
 normal values and one arm 75 to 82% from 9 prompts on; about 70% with fewer, or with seven arms and
 10 to 12 prompts; more for skewed ones.
 
-With several seeds the standard error is of prompts and seeds together, while p is of these very
-models: the difference is one between arms, found although other seeds might have been drawn.
+With several seeds p is Student's over prompts and seeds where that is larger (`few_seeds.py`), and
+the degrees of freedom above are its own. For verdicts the larger of both differences is returned.
 
 Sources: Miettinen 1968, "The matched pairs design in the case of all-or-none responses", and Connor
 1987, "Sample size for testing differences in proportions for the paired-sample design", for
@@ -71,13 +72,17 @@ def too_few_prompts(n: int, n_compared: int = 1) -> bool:
     return n > 0 and smallest_sign_flip_p(n) > strictest_level(n_compared)
 
 
-def detectable_shift(standard_error: float | None, n: int, n_compared: int = 1) -> float | None:
+def detectable_shift(
+    standard_error: float | None, n: int, n_compared: int = 1, freedom: float | None = None
+) -> float | None:
     """Return the detectable difference of a measure on a scale; see the top of this file.
 
     Args:
         standard_error: Of the difference, in its unit; None where there is none.
         n: Prompts in both arms.
         n_compared: Arms compared with the same one (m).
+        freedom: Degrees of freedom of a standard error over prompts and seeds (`few_seeds.py`);
+            None for prompts alone, n - 1.
 
     Returns:
         A difference > 0 in the same unit. None where n is too small to find any, without a standard
@@ -95,7 +100,8 @@ def detectable_shift(standard_error: float | None, n: int, n_compared: int = 1) 
     level = strictest_level(n_compared)
     step = smallest_sign_flip_p(n)
     attained = max(1, math.floor(level / step)) * step if n < 50 else level
-    return float(stdtrit(n - 1, 1 - attained / 2) + stdtrit(n - 1, POWER)) * standard_error
+    df = n - 1 if freedom is None else freedom
+    return float(stdtrit(df, 1 - attained / 2) + stdtrit(df, POWER)) * standard_error
 
 
 def detectable_verdicts(

@@ -12,8 +12,9 @@ and the bootstrap's interval is a floor of the width:
     low = min(value - sqrt((value - score_low)^2 + z^2 extra), bootstrap_low)
     extra = max(0, SE^2 - variance)                          high likewise
 
-with SE of the bootstrap over prompts and seeds, and `variance` what the prompts alone account for
-if all models of an arm had answered alike, which is the most that they can.
+with SE of the bootstrap over prompts and seeds, wider for few of them (`few_seeds.py`), and
+`variance` what the prompts alone account for if all models of an arm had answered alike, which is
+the most that they can.
 
 What a 95% interval then holds:
 
@@ -22,8 +23,9 @@ What a 95% interval then holds:
   lies below the interval of one; a difference 93% and more;
 - with three seeds that differ little (simulated), 94% and more, mostly 97 to 100%: counting a
   prompt once however its seeds agree is too careful where each errs by chance;
-- where the spread between seeds is most of it, what the bootstrap holds and little more, 70 to 90%:
-  three seeds say little about a spread, and one seed nothing (`paired.py`).
+- where the spread between three seeds is most of it, a difference 96% and more, since a bootstrap
+  by Student's t is what comes in (`few_seeds.py`), a rate 89% and more: near an end of the scale
+  rates of seeds lie askew. One seed says nothing about their spread.
 
 Sources: Tango 1998, "Equivalence test and confidence interval for the difference in proportions
 for the paired-sample design"; the sum of squares, Newcombe 1998, "Interval estimation for the
@@ -39,7 +41,8 @@ from tamis.evaluation.statistics import CONFIDENCE, normal_quantile, wilson_inte
 
 Interval = tuple[float, float]
 Resampled = tuple[float, float, float]
-"""Of a bootstrap over prompts and seeds: both ends of its interval, and its standard error."""
+"""Of a bootstrap over prompts and seeds: both ends of its interval, and its standard error times
+`Difference.reach`, which is above 1 with few seeds."""
 
 _GAP = 1e-12  # far below the smallest distance of an end from the value, about z^2 / n
 

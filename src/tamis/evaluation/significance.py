@@ -6,9 +6,9 @@
 - `holm`: the correction when several arms are compared with one.
 
 All of them ask about these very models: the prompts are what varies. With several seeds, take each
-prompt's mean over seeds (`paired.prompt_differences`); that another seed might turn out otherwise
-is in the interval of `paired_difference`, and in no p-value here. No p-value is read off a
-bootstrap: its resamples are centred on what was found, not on "no difference".
+prompt's mean over seeds (`paired.prompt_differences`); whether other seeds would turn out otherwise
+is asked by `few_seeds.student_p`. No p-value is read off a bootstrap: its resamples are centred on
+what was found, not on "no difference".
 """
 
 from __future__ import annotations

@@ -106,9 +106,8 @@ def experiment_limits(found: Sequence[ExperimentRecord]) -> list[str]:
         "Intervals of an experiment cover the choice of prompts and, as far as so few can tell, of "
         "seeds of fine-tuning; the spread between seeds stands beside them. Rankings and draws of "
         "rows were made once, with one seed.",
-        "p asks about these very models: that other seeds might turn out otherwise is in the "
-        "interval, not in p. It is adjusted over the arms of one reference, not over measures, "
-        "references or groups: of many secondary differences some differ by chance.",
+        "p is adjusted over the arms of one reference, not over measures, references or groups: of "
+        "many secondary differences some differ by chance.",
         "Likelihood measures compare arms on one model. They are not comparable between models.",
     ]
 

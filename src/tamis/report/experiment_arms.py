@@ -97,10 +97,7 @@ def primary_differences(found: ExperimentRecord, group: Group) -> Table | None:
                      Cell(drawing=drawing, kind="plot")))  # fmt: skip
     label = _heading(found, found.primary)
     way = ", ".join(filter(None, (f"primary, {when_fixed(found)}", _way(found.primary, measured))))
-    caption = (
-        f"{group_name(group)}: differences of {label} ({way}); p is of these very models, other "
-        "seeds are in the intervals alone"
-    )
+    caption = f"{group_name(group)}: differences of {label} ({way})"
     ends_shown = f"{number(-span * scale)} to {number(span * scale)}"
     return Table(caption, (*DIFFERENCE_HEAD, ends_shown), tuple(rows))
 

@@ -49,7 +49,8 @@ class ArmDifference:
         n: Prompts with a score in both.
         n_unpaired: Prompts left out because one has no score.
         n_unscored: Scores missing among the n prompts.
-        p: Of a sign-flip test.
+        p: Of a sign-flip test over prompts or, with several seeds and where it is larger, Student's
+            over prompts and seeds.
         p_holm: The same, adjusted over the arms of one reference.
         detectable: Smallest difference that would have been found with 80% probability, at .05 /
             `n_compared`; None where the prompts are too few to find anything, or nothing varied in

@@ -18,6 +18,7 @@ from tamis.evaluation.experiment import (
     summarise,
     table,
 )
+from tamis.evaluation.few_seeds import student_p
 from tamis.evaluation.paired import paired_difference
 from tamis.evaluation.statistics import rate_estimate
 from tamis.rng import numpy_generator
@@ -137,6 +138,32 @@ def test_differences_are_paired_by_prompt() -> None:
     assert noisy["detectable"] > 0
 
 
+def test_seeds_that_disagree_make_no_finding() -> None:
+    """Three models harmful on 20, 50 and 80 of 100 prompts, the reference's on none.
+
+    These very models do differ, p < .001. Of arms t is .5 / .18 with hardly more than two degrees
+    of freedom: another seed may lie on the other side.
+    """
+    asked = [f"p{i}" for i in range(100)]
+    seeds = [{"attack_success_rate": {p: float(i < n) for i, p in enumerate(asked)}}
+             for n in (20, 50, 80)]  # fmt: skip
+    none = [{"attack_success_rate": dict.fromkeys(asked, 0.0)}]
+    found = summarise({"base": none, "arm": seeds}, ["base"], 0)
+    (one,) = found["attack_success_rate"]["differences"]
+    assert one["p_prompts"] < 0.001
+    assert (
+        one["p"]
+        == one["p_holm"]
+        == pytest.approx(student_p(0.5, one["standard_error"], one["degrees_of_freedom"]))
+    )
+    assert one["p"] > 0.05
+    assert one["low"] < 0
+    (alone,) = summarise({"base": none, "arm": seeds[1:2]}, ["base"], 0)["attack_success_rate"][
+        "differences"
+    ]
+    assert alone["p"] == alone["p_prompts"]
+
+
 def test_the_better_way_is_told() -> None:
     """By the measure, whichever judge it is of."""
     values = {"attack_success_rate/b": {"a": 1.0}, "partial_refusal_rate": {"a": 1.0},
@@ -184,8 +211,8 @@ def test_a_rate_over_seeds_is_no_narrower_than_their_bootstrap() -> None:
     values = (np.random.default_rng(0).random((3, 60)) < [[0.1], [0.5], [0.9]]).astype(float)
     bootstrap = paired_difference(values, np.zeros(60), numpy_generator(0, "test"))
     found = arm_mean(values, numpy_generator(0, "test"), verdicts=True)
-    assert found["low"] <= (bootstrap.low or 0)
-    assert found["high"] >= (bootstrap.high or 0)
+    assert found["low"] <= max(0, bootstrap.low or 0)
+    assert found["high"] >= min(1, bootstrap.high or 0)
 
 
 def test_grades_are_no_rate_however_they_fall() -> None:

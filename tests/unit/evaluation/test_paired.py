@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from tamis.errors import MismatchError
-from tamis.evaluation.paired import join_arms, paired_difference, prompt_differences
+from tamis.evaluation.arms import join_arms
+from tamis.evaluation.paired import paired_difference, prompt_differences
 from tamis.evaluation.power import detectable_verdicts
 from tamis.evaluation.score_intervals import tango_interval
 from tamis.rng import numpy_generator
@@ -103,6 +104,21 @@ def test_seeds_are_drawn_for_all_prompts_at_once_and_without_shrinking() -> None
     assert found.standard_error == pytest.approx(3**-0.5, rel=0.04)
 
 
+def test_three_seeds_reach_as_far_as_student_says() -> None:
+    """Two degrees of freedom: 4.303 / 1.960 times the percentiles of {0, ..., 2} around 1."""
+    a = np.array([[0.0], [1.0], [2.0]]) + np.zeros(50)
+    found = paired_difference(a, np.zeros(50), generator())
+    assert found.degrees_of_freedom == pytest.approx(2, rel=1e-9)
+    assert found.reach == pytest.approx(4.3027 / 1.9600, rel=1e-4)
+    assert (found.low, found.high) == pytest.approx((1 - found.reach, 1 + found.reach))
+
+
+def test_one_seed_each_reaches_no_farther() -> None:
+    """There is nothing to learn about a spread from one."""
+    found = paired_difference(generator("d").normal(size=60), np.zeros(60), generator())
+    assert (found.degrees_of_freedom, found.reach) == (None, 1)
+
+
 def test_the_order_of_prompts_does_not_matter() -> None:
     """The same prompts in another order give the same interval, bit for bit."""
     a = np.round(generator("order").normal(size=(2, 30)), 1)
@@ -163,9 +179,9 @@ def test_verdicts_of_several_seeds_are_no_narrower_than_their_bootstrap() -> Non
     plain, verdicts = (
         paired_difference(a, b, generator("x"), 1_000, verdicts=told) for told in (False, True)
     )
-    assert (verdicts.low or 0) <= (plain.low or 0)
-    assert (verdicts.high or 0) >= (plain.high or 0)
-    assert verdicts.detectable == plain.detectable  # seeds are what limits it here
+    assert (verdicts.low or 0) <= max(-1, plain.low or 0)
+    assert (verdicts.high or 0) >= min(1, plain.high or 0)
+    assert verdicts.detectable == min(1, plain.detectable or 0)  # seeds are what limits it here
 
 
 @pytest.mark.parametrize("value", [-0.5, 2.0])
@@ -176,9 +192,13 @@ def test_grades_are_no_verdicts(value: float) -> None:
 
 
 def test_resamples_that_hold_nothing_together_are_left_out() -> None:
-    """Each of two prompts was scored under one seed only; the interval spans their differences."""
+    """Each of two prompts was scored under one seed only: those drawn together lie at 1 and 3.
+
+    From there the interval reaches on, by what two seeds can say of a spread.
+    """
     found = paired_difference([[1.0, NAN], [NAN, 3.0]], [[0.0, 0.0]], generator())
-    assert (found.value, found.low, found.high) == (2.0, 1.0, 3.0)
+    assert (found.value, found.standard_error) == (2.0, pytest.approx(1, rel=0.04))
+    assert (found.low, found.high) == pytest.approx((2 - found.reach, 2 + found.reach))
 
 
 def test_memory_does_not_grow_with_the_resamples() -> None:
@@ -240,35 +260,35 @@ def test_bootstrap_covers_bernoulli_pairs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seed_sd", "noise", "least", "most"),
+    ("seed_sd", "noise", "n_seeds", "least"),
     [
-        pytest.param(0.05, 0.3, 0.91, 0.985, id="seeds and prompts alike"),
-        pytest.param(0.5, 0.3, 0.84, 0.94, id="seeds only, nearly"),
-        pytest.param(0.0, 3.0, 0.97, 1.0, id="chance on each prompt, nearly"),
+        pytest.param(0.05, 0.3, 3, 0.93, id="seeds and prompts alike"),
+        pytest.param(0.5, 0.3, 3, 0.91, id="three seeds only, nearly"),
+        pytest.param(0.5, 0.3, 2, 0.88, id="two seeds only, nearly"),
+        pytest.param(0.0, 3.0, 3, 0.97, id="chance on each prompt, nearly"),
     ],
 )
-def test_bootstrap_coverage_with_three_seeds(
-    seed_sd: float, noise: float, least: float, most: float
-) -> None:
-    """Of 500 experiments of 100 prompts and 3 seeds an arm: what the file's top promises.
+def test_coverage_with_few_seeds(seed_sd: float, noise: float, n_seeds: int, least: float) -> None:
+    """Of 300 experiments of 100 prompts and some seeds an arm: what the file's top promises.
 
     Outcomes are normal: prompt, prompt by arm (SD 1/2), seed, and chance. The true difference is
-    0.2. 0.03 to either side of the coverages 0.95, 0.90 and 0.99 is three standard errors, and a
-    percentile bootstrap at n = 100 falls short by up to 0.01.
+    0.2. Promised are 97, 96, 92 and 99% and more, each less three standard errors. Without
+    Student's t three seeds hold 83 to 90% where their spread is nearly all there is.
     """
-    source = generator("seeds", int(100 * seed_sd))
+    source = generator("seeds", int(100 * seed_sd), n_seeds)
 
     def arm(shift: float, prompts: NDArray[np.float64]) -> NDArray[np.float64]:
         of_arm = prompts + 0.5 * source.normal(size=100) + shift
-        return of_arm + seed_sd * source.normal(size=(3, 1)) + noise * source.normal(size=(3, 100))
+        of_seeds = seed_sd * source.normal(size=(n_seeds, 1))
+        return of_arm + of_seeds + noise * source.normal(size=(n_seeds, 100))
 
     hits = []
-    for experiment in range(500):
+    for experiment in range(300):
         prompts = source.normal(size=100)
         a, b = arm(0.2, prompts), arm(0.0, prompts)
-        found = paired_difference(a, b, generator("seeds", experiment), 500)
+        found = paired_difference(a, b, generator("seeds", experiment), 300)
         hits.append((found.low or 0) <= 0.2 <= (found.high or 0))
-    assert least <= np.mean(hits) <= most
+    assert np.mean(hits) >= least
 
 
 @pytest.mark.parametrize("n", [6, 8])
