@@ -47,7 +47,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tamis.evaluation.significance import smallest_sign_flip_p
-from tamis.evaluation.statistics import CONFIDENCE, POWER
+from tamis.evaluation.statistics import CONFIDENCE
+
+POWER = 0.8  # of a detectable difference, everywhere
 
 
 def strictest_level(n_compared: int = 1) -> float:

@@ -23,7 +23,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 CONFIDENCE = 0.95  # two-sided, everywhere
-POWER = 0.8  # of a detectable difference, everywhere
 N_RESAMPLES = 10_000  # of a mean; 1,000 would leave the ends uncertain by about 0.1 of the width
 _CHUNK_CELLS = 2_000_000  # numbers held at once while resampling, 16 MB per array
 
@@ -199,68 +198,6 @@ def stratified_resamples(
             counts = np.bincount((drawn + offsets).ravel(), minlength=n_rows * n_groups)
             chunk.append(counts.reshape(n_rows, n_groups))
         yield chunk
-
-
-def detectable_difference(
-    standard_error: float | None, power: float = POWER, confidence: float = CONFIDENCE
-) -> float | None:
-    """Return the smallest true difference that a comparison of this precision would mostly find.
-
-    (z_{(1 + confidence)/2} + z_power) SE: a true difference of that size leaves an interval without
-    zero in `power` of all repetitions. At 95% and 80% that is 2.80 SE. What lies below it may
-    be there and not be seen, so "no difference was found" says little about it.
-
-    Args:
-        standard_error: Of the difference, in its unit; None where there is none.
-        power: Share of repetitions that find it, in (0, 1).
-        confidence: Two-sided, in (0, 1).
-
-    Returns:
-        A difference > 0 in the same unit. None without a standard error and for 0: data that do not
-        vary do not say how much they would.
-
-    Raises:
-        ValueError: A negative or infinite standard error, or a probability outside (0, 1).
-
-    Source: the normal approximation of any textbook on sample sizes; Miller 2024,
-    arXiv:2411.00640, recommends it for evaluations of language models.
-    """
-    if not 0 < power < 1:
-        raise ValueError(f"power={power} is not between 0 and 1")
-    factor = normal_quantile(confidence) + _normal_inverse(power)
-    if standard_error is None or standard_error == 0:
-        return None
-    if not 0 < standard_error < math.inf:
-        raise ValueError(f"standard_error={standard_error} is not a finite number from 0 up")
-    return factor * standard_error
-
-
-def detectable_mean(sd: float, n: int) -> float | None:
-    """Return the detectable mean of n values, such as paired differences, of this SD.
-
-    `detectable_difference` of SD / sqrt(n), at 95% and 80%. None for n = 0.
-    """
-    return detectable_difference(sd / math.sqrt(n)) if n > 0 else None
-
-
-def detectable_rate(n: int, rate: float = 0.5) -> float | None:
-    """Return the detectable distance of a rate from a fixed one before there are any data.
-
-    `detectable_difference` of sqrt(rate (1 - rate) / n), at 95% and 80%: .081 for n = 300.
-
-    Args:
-        n: Prompts that are meant to be judged.
-        rate: Expected rate in (0, 1); 1/2 is the worst case.
-
-    Returns:
-        A difference of rates, > 0; None for n = 0. Above 1/2 (n < 8) nothing can be detected.
-
-    Raises:
-        ValueError: The rate is 0, 1 or outside: then the formula has no spread to go by.
-    """
-    if not 0 < rate < 1:
-        raise ValueError(f"rate={rate} is not between 0 and 1")
-    return detectable_mean(math.sqrt(rate * (1 - rate)), n)
 
 
 def normal_quantile(confidence: float) -> float:

@@ -10,9 +10,6 @@ import pytest
 from tamis.evaluation.statistics import (
     Estimate,
     bootstrap_mean_interval,
-    detectable_difference,
-    detectable_mean,
-    detectable_rate,
     mean_estimate,
     percentile_interval,
     rate_estimate,
@@ -176,53 +173,3 @@ def test_stratified_resamples_draw_rows_uniformly() -> None:
     counts = next(iter(stratified_resamples([np.array([0, 0, 1])], 2, generator(), 20_000)))[0]
     # Standard error of a mean of 20,000 counts with variance 2/3.
     assert counts.mean(axis=0) == pytest.approx([2.0, 1.0], abs=4 * (2 / 3 / 20_000) ** 0.5)
-
-
-def test_detectable_difference_is_two_quantiles_wide() -> None:
-    """At 95% and 80% it is (1.959964 + 0.841621) SE."""
-    assert detectable_difference(2.0) == pytest.approx(2 * 2.801585, rel=1e-6)
-
-
-def test_a_detectable_difference_is_found_in_the_stated_share() -> None:
-    """Of 4,000 estimates around it with that SE, 80% +- 2% lie 1.96 SE from 0 or further."""
-    source = generator("power")
-    estimates = source.normal(detectable_difference(0.5) or 0, 0.5, size=4_000)
-    assert np.mean(np.abs(estimates) > 1.959964 * 0.5) == pytest.approx(0.8, abs=0.02)
-
-
-def test_more_power_or_confidence_needs_a_larger_difference() -> None:
-    """90% power: 3.2415 SE; 99% confidence: 3.4175 SE."""
-    assert detectable_difference(1.0, power=0.9) == pytest.approx(3.2415, abs=1e-4)
-    assert detectable_difference(1.0, confidence=0.99) == pytest.approx(3.4175, abs=1e-4)
-
-
-def test_detectable_mean_divides_by_root_n() -> None:
-    """SD 10 of 100 differences is a standard error of 1."""
-    assert detectable_mean(10.0, 100) == detectable_difference(1.0)
-
-
-@pytest.mark.parametrize(("n", "expected"), [(300, 0.081), (1_000, 0.044)])
-def test_detectable_rate_before_any_data(n: int, expected: float) -> None:
-    """Against 1/2, the worst case: 8.1 points with 300 prompts, 4.4 with 1,000."""
-    assert detectable_rate(n) == pytest.approx(expected, abs=5e-4)
-
-
-def test_without_spread_or_data_nothing_is_detectable() -> None:
-    """No number rather than 0, which would read as infinitely precise."""
-    found = (detectable_difference(0.0), detectable_difference(None), detectable_mean(1.0, 0))
-    assert (*found, detectable_rate(0)) == (None,) * 4
-
-
-@pytest.mark.parametrize("standard_error", [-1.0, float("nan"), float("inf")])
-def test_detectable_difference_refuses_what_is_no_standard_error(standard_error: float) -> None:
-    """A negative or missing one is a fault of the caller."""
-    with pytest.raises(ValueError, match="standard_error="):
-        detectable_difference(standard_error)
-
-
-def test_power_and_rate_must_be_probabilities() -> None:
-    """80 for 80% and a rate of 1 are refused."""
-    with pytest.raises(ValueError, match="power=80"):
-        detectable_difference(1.0, power=80)
-    with pytest.raises(ValueError, match="rate=1"):
-        detectable_rate(100, rate=1)
