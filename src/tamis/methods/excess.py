@@ -35,6 +35,7 @@ from pydantic import Field
 from tamis.data.folds import content_folds
 from tamis.data.rendered import RenderedRows
 from tamis.data.row_views import FirstTokens
+from tamis.data.strata import Strata, by_length, by_source, standardised, strata_counts
 from tamis.errors import ConfigError
 from tamis.methods.base import Method, RankingInputs, row_scores
 from tamis.methods.scores import Scores
@@ -45,8 +46,6 @@ from tamis.rng import numpy_generator, scoped_torch_seed
 
 PASSES = 3  # over half of the safe set, when no number of steps is given
 RELIABLE = 0.5  # Spearman-Brown reliability below which scores are mostly chance
-LEAST_STRATUM = 50  # rows; smaller strata are standardised with all rows
-LENGTH_EDGES = (0.25, 0.5, 0.75)  # quantiles of response length between strata
 
 
 def excess_loss(safe_losses: np.ndarray, other_losses: np.ndarray) -> np.ndarray:
@@ -66,30 +65,6 @@ def reliability(first: np.ndarray, second: np.ndarray) -> float | None:
         return None
     rho = max(0.0, float(spearmanr(first, second).statistic))
     return 2 * rho / (1 + rho)
-
-
-def standardised(values: np.ndarray, stratum: np.ndarray) -> np.ndarray:
-    """Robust z-scores within strata: (value - median) / (1.4826 MAD).
-
-    Args:
-        values: n.
-        stratum: Of every row (int, n); those with fewer than LEAST_STRATUM rows use all rows.
-
-    Returns:
-        n values without a unit.
-    """
-
-    def scaled(part: np.ndarray, reference: np.ndarray) -> np.ndarray:
-        middle = np.median(reference)
-        spread = 1.4826 * np.median(np.abs(reference - middle))
-        return np.asarray((part - middle) / (spread or 1.0))
-
-    found = scaled(values, values)
-    for label in np.unique(stratum):
-        mine = stratum == label
-        if mine.sum() >= LEAST_STRATUM:
-            found[mine] = scaled(values[mine], values[mine])
-    return found
 
 
 class Excess(Method):
@@ -116,9 +91,10 @@ class Excess(Method):
     first_tokens: int | None = Field(None, ge=1)
     """Read losses of so many first trained tokens; None is the whole response. Models are trained
     on whole responses either way."""
-    strata: Literal["none", "length"] = "none"
-    """`length`: standardise scores within quarters of response length, so that none is flagged more
-    often for its length alone."""
+    strata: Strata = "none"
+    """Standardise scores within quarters of response `length`, or within each `source` (field of
+    the record, else file), so that none is flagged more often for that alone. Not where one source
+    is the harmful one: its rows would be compared with each other."""
     trunk_cut: float = Field(0.8, ge=0, allow_inf_nan=False)
     """Layers below are frozen and run once: a number of layers, or a fraction in (0, 1)."""
     lora: LoraSettings = LoraSettings()
@@ -277,19 +253,23 @@ class Excess(Method):
                 "the scores are mostly chance: safe-tuned models from two halves of the safe set "
                 f"{agreed}. Give more safe rows or more steps."
             )
-        lengths = rows.column("n_response_tokens")[rows.id_order]
-        stratum = np.searchsorted(np.quantile(lengths, LENGTH_EDGES), lengths, side="left")
-        z = standardised(excess, stratum)
+        strata = {
+            "length": by_length(rows, rows.id_order),
+            "source": by_source(inputs.finetuning_set, rows.id_order),
+        }
+        z = {name: standardised(excess, stratum) for name, stratum in strata.items()}
         return row_scores(
-            "excess", inputs, rows, -(z if self.strata == "length" else excess),
+            "excess", inputs, rows, -z.get(self.strata, excess),
             columns={
-                "score_excess": -excess, "score_by_length": -z,
+                "score_excess": -excess,
+                **{f"score_by_{name}": -values for name, values in z.items()},
                 "score_safe_loss": -(excess + other), "loss_other": other,
             },
             details={
                 "against": self.against, "steps": n_steps, "reliability": agreement,
                 "trained": run.trained, "notes": notes,
                 "safe_rows_by_outcome": run.safe.rows.counts(),
+                "strata": {name: strata_counts(stratum) for name, stratum in strata.items()},
             },
         )  # fmt: skip
 

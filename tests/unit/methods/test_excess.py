@@ -14,7 +14,7 @@ from tamis.data.row_views import FirstTokens
 from tamis.data.template import RenderConfig, render
 from tamis.errors import ConfigError
 from tamis.methods.base import rank
-from tamis.methods.excess import Excess, excess_loss, reliability, standardised
+from tamis.methods.excess import Excess, excess_loss, reliability
 from tamis.models.bilevel import BilevelRun
 from tamis.models.load import LanguageModel
 from tamis.models.lora import LoraSettings
@@ -44,24 +44,6 @@ def test_reliability_is_spearman_brown_of_the_rank_correlation(
     """Nothing shared is 0, nothing to correlate is None."""
     found = reliability(np.array([1.0, 2.0, 3.0, 4.0, 5.0]), np.array(second))
     assert found == (None if expected is None else pytest.approx(expected))
-
-
-def test_standardising_takes_median_and_mad_within_large_strata() -> None:
-    """Two strata of sixty rows, one shifted and stretched, end alike."""
-    base = np.linspace(-1, 1, 60)
-    values, stratum = np.concatenate([base, 5 + 3 * base]), np.repeat([0, 1], 60)
-    found = standardised(values, stratum)
-    np.testing.assert_allclose(found[:60], found[60:])
-    # The median of |x| over an even grid on [-1, 1] is one half.
-    assert found[59] == pytest.approx(1 / (1.4826 * np.median(np.abs(base))))
-
-
-def test_small_strata_are_standardised_with_all_rows() -> None:
-    """Forty-nine rows are too few for a median of their own."""
-    values = np.concatenate([np.linspace(0, 1, 60), np.linspace(10, 11, 49)])
-    found = standardised(values, np.repeat([0, 1], [60, 49]))
-    alone = standardised(values, np.zeros(109, dtype=int))
-    assert found[60:].tobytes() == alone[60:].tobytes()
 
 
 def test_only_the_first_trained_tokens_count() -> None:

@@ -1,0 +1,63 @@
+"""Scores that compare a row with rows like it: of its length, or of its source.
+
+A stratum that is standardised within itself holds no more flagged rows than another. That is right
+where a length or a source differs for reasons of its own, and wrong where the harm is in one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from tamis.data.example import Examples
+from tamis.data.nuisances import source_of
+from tamis.data.rendered import RenderedRows
+
+Strata = Literal["none", "length", "source"]
+LEAST_STRATUM = 50  # rows; smaller strata are standardised with all rows
+LENGTH_EDGES = (0.25, 0.5, 0.75)  # quantiles of response length between strata
+
+
+def by_length(rows: RenderedRows, places: np.ndarray) -> np.ndarray:
+    """Return the quarter of response length, 0 to 3, of the rows at `places` (int, n)."""
+    lengths = rows.column("n_response_tokens")[places]
+    edges = np.quantile(lengths, LENGTH_EDGES)
+    return np.asarray(np.searchsorted(edges, lengths, side="left"))
+
+
+def by_source(examples: Examples, places: np.ndarray) -> np.ndarray:
+    """Return a number for the source (`source_of`) of each of the rows at `places` (int, n)."""
+    names = np.array([source_of(examples[int(place)]) for place in places], dtype=str)
+    return np.asarray(np.unique(names, return_inverse=True)[1])
+
+
+def standardised(values: np.ndarray, stratum: np.ndarray) -> np.ndarray:
+    """Robust z-scores within strata: (value - median) / (1.4826 MAD).
+
+    Args:
+        values: n.
+        stratum: Of every row (int, n); those with fewer than LEAST_STRATUM rows use all rows.
+
+    Returns:
+        n values without a unit.
+    """
+
+    def scaled(part: np.ndarray, reference: np.ndarray) -> np.ndarray:
+        middle = np.median(reference)
+        spread = 1.4826 * np.median(np.abs(reference - middle))
+        return np.asarray((part - middle) / (spread or 1.0))
+
+    found = scaled(values, values)
+    for label in np.unique(stratum):
+        mine = stratum == label
+        if mine.sum() >= LEAST_STRATUM:
+            found[mine] = scaled(values[mine], values[mine])
+    return found
+
+
+def strata_counts(stratum: np.ndarray) -> dict[str, Any]:
+    """Say how many strata there are, and how many rows are in those too small for their own."""
+    _, sizes = np.unique(stratum, return_counts=True)
+    small = sizes[sizes < LEAST_STRATUM]
+    return {"n": len(sizes), "n_small": len(small), "rows_in_small": int(small.sum())}
