@@ -8,6 +8,7 @@ smallest one that the experiment could have found.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -43,6 +44,12 @@ MEASURES: Mapping[str, Better] = {
 # Shares of prompts with some verdict, 1/2 where a comparison is even.
 VERDICTS = frozenset({"preference_rate", "attack_success_rate", "over_refusal_rate",
                       "partial_refusal_rate", "task_accuracy", "incoherence_rate"})  # fmt: skip
+
+# Where others can lie: with few seeds an interval reaches farther than anything that was seen.
+RANGES: Mapping[str, tuple[float, float]] = {
+    **dict.fromkeys(("first_token_refusal", "rouge_l"), (0, 1)),
+    **dict.fromkeys(("helpful_loss", "response_tokens"), (0, math.inf)),
+}
 
 
 def read_values(folder: Path, checkable: Collection[str]) -> dict[str, dict[str, float | None]]:
@@ -120,7 +127,9 @@ def summarise(
         found[measure] = {
             "better": MEASURES.get(measure.partition("/")[0]),
             "arms": {
-                arm: arm_mean(values, _draw(seed, measure, arm), of_verdicts(measure))
+                arm: arm_mean(
+                    values, _draw(seed, measure, arm), of_verdicts(measure), range_of(measure)
+                )
                 for arm, values in scored.items()
             },
             "differences": [
@@ -137,9 +146,16 @@ def of_verdicts(measure: str) -> bool:
     return measure.partition("/")[0] in VERDICTS
 
 
+def range_of(measure: str) -> tuple[float, float]:
+    """Return the least and the largest outcome that a measure, of whichever judge, can have."""
+    name = measure.partition("/")[0]
+    return (0, 1) if name in VERDICTS else RANGES.get(name, (-math.inf, math.inf))
+
+
 def arm_mean(
-    values: np.ndarray, generator: np.random.Generator, verdicts: bool = False
-) -> dict[str, Any]:
+    values: np.ndarray, generator: np.random.Generator, verdicts: bool = False,
+    limits: tuple[float, float] = (-math.inf, math.inf),
+) -> dict[str, Any]:  # fmt: skip
     """Return an arm's mean over prompts and seeds with its interval, seeds nested in prompts.
 
     Args:
@@ -147,6 +163,7 @@ def arm_mean(
         generator: Of the bootstrap.
         verdicts: Whether values are 0 to 1, of verdicts: the interval is Wilson's, with what seeds
             vary added; see `rate_interval`. Else it is the bootstrap's.
+        limits: Where outcomes can lie, and so the ends of the interval.
 
     Returns:
         `value`, `low`, `high` (None without a score), `n` prompts, `n_unscored` prompts that no
@@ -159,6 +176,8 @@ def arm_mean(
         if low is not None and high is not None and found.n_seeds_a > 1:
             resampled = low, high, found.reach * (found.standard_error or 0.0)
         low, high = rate_interval(found.value, found.n, resampled)
+    if low is not None and high is not None:
+        low, high = max(low, limits[0]), min(high, limits[1])
     return {"value": found.value, "low": low, "high": high, "n": found.n,
             "n_unscored": found.n_unpaired, "n_missing": found.n_unscored,
             "n_seeds": found.n_seeds_a, "seed_sd": found.seed_sd_a}  # fmt: skip
@@ -185,6 +204,7 @@ def _differences(
         paired_difference(
             arrays[arm], arrays[reference], _draw(seed, measure, arm, reference),
             verdicts=of_verdicts(measure), n_compared=n_compared,
+            largest=float(np.ptp(range_of(measure))),
         )
         for arm in others
     ]  # fmt: skip

@@ -130,6 +130,7 @@ def paired_difference(
     *,
     verdicts: bool = False,
     n_compared: int = 1,
+    largest: float = math.inf,
 ) -> Difference:
     """Return arm A minus arm B with its 95% interval over prompts and seeds.
 
@@ -146,6 +147,7 @@ def paired_difference(
         verdicts: Whether outcomes say that something happened, 0 to 1. Their interval is Tango's,
             with what seeds vary added, and not narrower than the bootstrap's with several seeds.
         n_compared: Arms compared with the same one; `detectable` is at .05 divided by it.
+        largest: The largest difference there can be, 1 of verdicts: nothing reaches beyond it.
 
     Raises:
         ValueError: The arms differ in prompts, or a value is infinite or, of verdicts, outside 0
@@ -175,9 +177,11 @@ def paired_difference(
         spread = zip(seed_sds, (len(first), len(second)), strict=True)
         freedom = degrees_of_freedom(standard_error, n, list(spread))
     farther = reach(freedom)
-    low, high = value - farther * (value - low), value + farther * (high - value)
+    low = max(-largest, value - farther * (value - low))
+    high = min(largest, value + farther * (high - value))
     wider = max(standard_error, over_prompts or 0.0)
     detectable = detectable_shift(wider, n, n_compared, freedom)
+    detectable = None if detectable is None else min(largest, detectable)
     if verdicts:
         up, down = math.fsum(differences.clip(min=0)), -math.fsum(differences.clip(max=0))
         resampled = (low, high, farther * standard_error) if several else None

@@ -164,6 +164,17 @@ def test_seeds_that_disagree_make_no_finding() -> None:
     assert alone["p"] == alone["p_prompts"]
 
 
+def test_no_interval_leaves_the_measures_range() -> None:
+    """Two models at .1 and .9: t with one degree of freedom would reach from -5 to 6."""
+    asked = [f"p{i}" for i in range(30)]
+    seeds = [{"first_token_refusal": dict.fromkeys(asked, x)} for x in (0.1, 0.9)]
+    none = [{"first_token_refusal": dict.fromkeys(asked, 0.0)}]
+    found = summarise({"base": none, "arm": seeds}, ["base"], 0)["first_token_refusal"]
+    assert (found["arms"]["arm"]["low"], found["arms"]["arm"]["high"]) == (0, 1)
+    (one,) = found["differences"]
+    assert (one["low"], one["high"], one["detectable"]) == (-1, 1, 1)
+
+
 def test_the_better_way_is_told() -> None:
     """By the measure, whichever judge it is of."""
     values = {"attack_success_rate/b": {"a": 1.0}, "partial_refusal_rate": {"a": 1.0},
