@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.util
 import json
 import math
 from dataclasses import dataclass, replace
@@ -19,10 +18,11 @@ from typing import Any
 import torch
 
 from tamis.data.renderings import Renderings
-from tamis.errors import ConfigError, MismatchError, MissingDependencyError
+from tamis.errors import ConfigError, MismatchError
 from tamis.files import file_sha256
 from tamis.models.config import ModelConfig
 from tamis.models.gguf import dequantised, embedded_source, quiet_transformers
+from tamis.models.quantised import four_bits, stay_differentiable
 from tamis.runs import read_manifest
 
 FINGERPRINT_SAMPLES = 4096  # values read per tensor: enough to tell fine-tuned copies apart
@@ -139,6 +139,7 @@ def load_model(
     if config.load_in_4bit:
         options = {"quantization_config": four_bits(kind), "device_map": {"": str(target)}}
         model = _read("AutoModelForCausalLM", source, config, dtype=kind, **options)
+        stay_differentiable(model)
     else:
         model = _read("AutoModelForCausalLM", source, config, dtype=kind).to(target)
     model.eval().requires_grad_(False)
@@ -151,28 +152,6 @@ def load_model(
         device=target,
         dtype=kind,
     )
-
-
-def four_bits(dtype: torch.dtype) -> Any:
-    """Return the settings of a 4-bit base as QLoRA has them, computing in `dtype`.
-
-    Source: Dettmers et al. 2023, "QLoRA", arXiv:2305.14314: NF4 and double quantisation.
-
-    Raises:
-        MissingDependencyError: bitsandbytes is not installed.
-    """
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise MissingDependencyError(
-            "model.load_in_4bit needs the package bitsandbytes, which is not installed. Run "
-            "`pip install bitsandbytes`, or `pip install -e '.[quant]'` where tamis was checked "
-            "out, or leave load_in_4bit out."
-        )
-    from transformers import BitsAndBytesConfig
-
-    return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-    )  # fmt: skip
 
 
 def with_adapter(lm: LanguageModel, folder: Path) -> LanguageModel:

@@ -97,6 +97,21 @@ def test_seal_ranks_with_a_4_bit_base(four_bit: LanguageModel, settings: dict[st
 
 
 @with_extra
+def test_a_pass_without_gradients_leaves_the_layers_differentiable(four_bit: LanguageModel) -> None:
+    """On CPUs with AVX512-BF16 the layers would be packed by it, and cut the graph."""
+    layer = four_bit.model.model.layers[0].self_attn.q_proj
+    x = torch.linspace(-1, 1, 32)[None]
+    with torch.no_grad():
+        before = layer(x)
+    after = layer(x.requires_grad_())
+    after.sum().backward()
+    assert x.grad is not None
+    assert bool(x.grad.any())
+    torch.testing.assert_close(after.detach(), before, rtol=0, atol=1e-6)
+    assert not getattr(layer, "support_avx512bf16_for_cpu", False)
+
+
+@with_extra
 def test_losses_do_not_depend_on_the_batch(four_bit: LanguageModel) -> None:
     """All rows at once, or each alone."""
     rows = render(toy.contaminated_set(6, n_harmful=2, n_safe=1).finetuning_set,
