@@ -169,14 +169,25 @@ class ExperimentConfig(Section):
             raise ValueError(f"references names {unknown}, which arms does not have")
         if self.primary.partition("/")[0] not in MEASURES:
             raise ValueError(f"primary {self.primary!r} is none of {', '.join(MEASURES)}")
+        others = [judge.label for judge in self.evaluate.judges[1:]]
+        by = self.primary.partition("/")[2]
+        if by and by not in others:
+            raise ValueError(
+                f"primary {self.primary!r} is a figure of {by}, which is none of the judges after "
+                f"the first: {', '.join(others) or 'there are none'}. The first one's has no name"
+            )
         if not self.parts:
             raise ValueError("parts is empty: leave it out for all rows")
         for name, values in (("seeds", self.seeds), ("selection_ratios", self.selection_ratios),
-                             ("budgets", self.budgets)):  # fmt: skip
+                             ("budgets", self.budgets),
+                             ("references", self.references or ())):  # fmt: skip
             if len(set(values)) < len(values):
-                raise ValueError(f"{name} repeat one: it would count twice")
-        if any(not 0 < ratio <= 1 for ratio in self.selection_ratios):
-            raise ValueError("selection_ratios are shares in (0, 1]")
+                raise ValueError(f"{name} {list(values)} repeat one: it would count twice")
+        if self.references is not None and not self.references:
+            raise ValueError("references is empty: name arms, or leave it out for the first arm")
+        wrong = [ratio for ratio in self.selection_ratios if not 0 < ratio <= 1]
+        if wrong:
+            raise ValueError(f"selection_ratios {wrong} are no shares in (0, 1], such as 0.8")
         self._refuse_shared_folders()
         return self
 

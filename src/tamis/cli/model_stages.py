@@ -99,10 +99,11 @@ def run_evaluate(
     """
     from tamis.evaluation.evaluate import evaluate
     from tamis.evaluation.finished import refuse_unscored_in
+    from tamis.models.load import adapter_folder
 
     config = stage_config(common, settings)
-    if adapter is not None and (adapter / "adapter").is_dir():
-        adapter = adapter / "adapter"  # the stage's folder was given
+    if adapter is not None:
+        adapter = adapter_folder(adapter)  # before a model is loaded for it
     origin = origin_of([] if adapter is None else [adapter], scores)
     check_origin(settings.evaluate, origin)
     inputs = stage_inputs(

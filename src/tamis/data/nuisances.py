@@ -48,7 +48,7 @@ def row_facts(
         "prompt_length": np.log(np.maximum(prompt, 1)),
         "response_length": np.log(np.maximum(response, 1)),
         "turns": np.array(turns, dtype=np.float64),
-        SOURCE: np.array([source_of(row, source_key) for row in chosen], dtype=str),
+        SOURCE: np.array([source_of(row, source_key) for row in chosen], dtype=object),
     }
 
 

@@ -28,8 +28,9 @@ def by_length(rows: RenderedRows, places: np.ndarray) -> np.ndarray:
 
 def by_source(examples: Examples, places: np.ndarray) -> np.ndarray:
     """Return a number for the source (`source_of`) of each of the rows at `places` (int, n)."""
-    names = np.array([source_of(examples[int(place)]) for place in places], dtype=str)
-    return np.asarray(np.unique(names, return_inverse=True)[1])
+    seen: dict[str, int] = {}  # an array of text would take the longest name for every row
+    names = (source_of(examples[int(place)]) for place in places)
+    return np.array([seen.setdefault(name, len(seen)) for name in names], dtype=np.int64)
 
 
 def standardised(values: np.ndarray, stratum: np.ndarray) -> np.ndarray:
@@ -49,10 +50,10 @@ def standardised(values: np.ndarray, stratum: np.ndarray) -> np.ndarray:
         return np.asarray((part - middle) / (spread or 1.0))
 
     found = scaled(values, values)
-    for label in np.unique(stratum):
+    labels, sizes = np.unique(stratum, return_counts=True)
+    for label in labels[sizes >= LEAST_STRATUM]:
         mine = stratum == label
-        if mine.sum() >= LEAST_STRATUM:
-            found[mine] = scaled(values[mine], values[mine])
+        found[mine] = scaled(values[mine], values[mine])
     return found
 
 

@@ -79,5 +79,5 @@ def _by_source(
     levels = sorted(set(names))
     if len(levels) > MOST_SOURCES:
         return {}
-    which = np.asarray(names, dtype=str)
+    which = np.asarray(names, dtype=object)
     return {level: _share(kept[which == level]) for level in levels}

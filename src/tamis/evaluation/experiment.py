@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tamis.evaluation.few_seeds import student_p
 from tamis.evaluation.paired import Difference, paired_difference, prompt_differences
 from tamis.evaluation.power import too_few_prompts
 from tamis.evaluation.score_intervals import Resampled, rate_interval
@@ -45,7 +44,8 @@ MEASURES: Mapping[str, Better] = {
 VERDICTS = frozenset({"preference_rate", "attack_success_rate", "over_refusal_rate",
                       "partial_refusal_rate", "task_accuracy", "incoherence_rate"})  # fmt: skip
 
-# Where others can lie: with few seeds an interval reaches farther than anything that was seen.
+# Where others can lie: with few seeds an interval reaches farther than anything that was seen. The
+# scale of a judge's grades is the judge's own, and has no ends here.
 RANGES: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(("first_token_refusal", "rouge_l"), (0, 1)),
     **dict.fromkeys(("helpful_loss", "response_tokens"), (0, math.inf)),
@@ -221,10 +221,9 @@ def _differences(
 
 def _p(of_models: float | None, found: Difference) -> float | None:
     """Return the larger p: of these very models, or with several seeds of the arms."""
-    if of_models is None or found.value is None or found.standard_error is None:
-        return None
-    of_arms = student_p(found.value, found.standard_error, found.degrees_of_freedom)
-    return of_models if of_arms is None else max(of_models, of_arms)
+    if of_models is None or found.p_seeds is None:
+        return of_models
+    return max(of_models, found.p_seeds)
 
 
 def _place(measure: str) -> tuple[int, str]:

@@ -20,12 +20,11 @@ which is right for "no fine-tuning" and too good for anything else.
 Three seeds say little about a spread, so with several seeds both ends are moved out by the ratio
 of Student's t to the normal quantile (`few_seeds.py`).
 
-What a 95% interval then holds (simulated, 100 prompts): 95% without seeds to draw; 96% and more
-with three seeds an arm, however much of the spread is theirs; up to 100% where the models of an arm
-differ by chance on each prompt alone, which is counted twice; 92% with two seeds whose spread is
-nearly all there is. The price is width: then three seeds reach 1.4 times as far as many would, and
-2.2 times where the other arm is one model. The spread between seeds and the standard error over
-prompts stand beside it.
+What a 95% interval then holds (simulated, 100 prompts): 95% without seeds to draw; 95% and more
+with two or more seeds, against one fixed model too, however much of the spread is theirs; up to
+100% where the models of an arm differ by chance on each prompt alone, which is counted twice. The
+price is width: where seeds are all there is, three reach 1.4 to 2.2 times as far as many would. The
+spread between seeds and the standard error over prompts stand beside it.
 
 Verdicts may be rare, and then a bootstrap is too narrow: theirs is a score interval, widened by
 what seeds vary (`score_intervals.py`). `power.py` says which difference would have been found.
@@ -46,7 +45,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tamis.evaluation.few_seeds import degrees_of_freedom, reach
+from tamis.evaluation.few_seeds import reach, student_p, variance_parts
 from tamis.evaluation.power import detectable_shift, detectable_verdicts
 from tamis.evaluation.score_intervals import difference_interval
 from tamis.evaluation.statistics import N_RESAMPLES, percentile_interval, resample_chunks
@@ -67,8 +66,10 @@ class Difference:
         n_seeds_a: Seeds of arm A with scores.
         n_seeds_b: Seeds of arm B with scores.
         standard_error: Over prompts and seeds together, the SD of the resampled differences.
-        degrees_of_freedom: Of it, from `few_seeds.py`; None with one seed an arm, where prompts
-            alone vary.
+        reach: How much farther the interval reaches than 1.96 of them, for few seeds; 1 with one
+            seed an arm and where nothing varied.
+        p_seeds: Of "no difference", prompts and seeds both drawn anew (`few_seeds.py`); None with
+            one seed an arm and where nothing varied.
         prompt_standard_error: Over prompts alone, SD(d_j) / sqrt(n): what is known about exactly
             these models; None for n = 1.
         seed_sd_a: SD over seeds of arm A's mean; None with one seed.
@@ -88,17 +89,13 @@ class Difference:
     n_seeds_a: int
     n_seeds_b: int
     standard_error: float | None = None
-    degrees_of_freedom: float | None = None
+    reach: float = 1.0
+    p_seeds: float | None = None
     prompt_standard_error: float | None = None
     seed_sd_a: float | None = None
     seed_sd_b: float | None = None
     detectable: float | None = None
     n_compared: int = 1
-
-    @property
-    def reach(self) -> float:
-        """How much farther the interval reaches than without so few seeds, at least 1."""
-        return reach(self.degrees_of_freedom)
 
     def to_json(self) -> dict[str, float | int | None]:
         """Return the fields under their own names, None where there is no data."""
@@ -172,15 +169,13 @@ def paired_difference(
     over_prompts = _sd(differences, n**-0.5)
     seed_sds = [_sd(_prompt_means(arm)) for arm in (first, second)]
     several = max(len(first), len(second)) > 1
-    freedom = None
-    if several:
-        spread = zip(seed_sds, (len(first), len(second)), strict=True)
-        freedom = degrees_of_freedom(standard_error, n, list(spread))
-    farther = reach(freedom)
+    spread = list(zip(seed_sds, (len(first), len(second)), strict=True))
+    parts = variance_parts(standard_error, n, spread) if several else []
+    farther = reach(parts)
     low = max(-largest, value - farther * (value - low))
     high = min(largest, value + farther * (high - value))
     wider = max(standard_error, over_prompts or 0.0)
-    detectable = detectable_shift(wider, n, n_compared, freedom)
+    detectable = detectable_shift(wider, n, n_compared, parts)
     detectable = None if detectable is None else min(largest, detectable)
     if verdicts:
         up, down = math.fsum(differences.clip(min=0)), -math.fsum(differences.clip(max=0))
@@ -197,7 +192,8 @@ def paired_difference(
         high,
         *sizes,
         standard_error=standard_error,
-        degrees_of_freedom=freedom,
+        reach=farther,
+        p_seeds=student_p(value, parts),
         prompt_standard_error=over_prompts,
         seed_sd_a=seed_sds[0],
         seed_sd_b=seed_sds[1],

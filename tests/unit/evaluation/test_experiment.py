@@ -18,7 +18,6 @@ from tamis.evaluation.experiment import (
     summarise,
     table,
 )
-from tamis.evaluation.few_seeds import student_p
 from tamis.evaluation.paired import paired_difference
 from tamis.evaluation.statistics import rate_estimate
 from tamis.rng import numpy_generator
@@ -141,8 +140,8 @@ def test_differences_are_paired_by_prompt() -> None:
 def test_seeds_that_disagree_make_no_finding() -> None:
     """Three models harmful on 20, 50 and 80 of 100 prompts, the reference's on none.
 
-    These very models do differ, p < .001. Of arms t is .5 / .18 with hardly more than two degrees
-    of freedom: another seed may lie on the other side.
+    These very models do differ, p < .001. Of arms t is .5 / .18 with two degrees of freedom:
+    another seed may lie on the other side.
     """
     asked = [f"p{i}" for i in range(100)]
     seeds = [{"attack_success_rate": {p: float(i < n) for i, p in enumerate(asked)}}
@@ -151,11 +150,7 @@ def test_seeds_that_disagree_make_no_finding() -> None:
     found = summarise({"base": none, "arm": seeds}, ["base"], 0)
     (one,) = found["attack_success_rate"]["differences"]
     assert one["p_prompts"] < 0.001
-    assert (
-        one["p"]
-        == one["p_holm"]
-        == pytest.approx(student_p(0.5, one["standard_error"], one["degrees_of_freedom"]))
-    )
+    assert one["p"] == one["p_holm"] == one["p_seeds"]
     assert one["p"] > 0.05
     assert one["low"] < 0
     (alone,) = summarise({"base": none, "arm": seeds[1:2]}, ["base"], 0)["attack_success_rate"][

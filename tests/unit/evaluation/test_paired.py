@@ -108,7 +108,6 @@ def test_three_seeds_reach_as_far_as_student_says() -> None:
     """Two degrees of freedom: 4.303 / 1.960 times the percentiles of {0, ..., 2} around 1."""
     a = np.array([[0.0], [1.0], [2.0]]) + np.zeros(50)
     found = paired_difference(a, np.zeros(50), generator())
-    assert found.degrees_of_freedom == pytest.approx(2, rel=1e-9)
     assert found.reach == pytest.approx(4.3027 / 1.9600, rel=1e-4)
     assert (found.low, found.high) == pytest.approx((1 - found.reach, 1 + found.reach))
 
@@ -116,7 +115,7 @@ def test_three_seeds_reach_as_far_as_student_says() -> None:
 def test_one_seed_each_reaches_no_farther() -> None:
     """There is nothing to learn about a spread from one."""
     found = paired_difference(generator("d").normal(size=60), np.zeros(60), generator())
-    assert (found.degrees_of_freedom, found.reach) == (None, 1)
+    assert (found.p_seeds, found.reach) == (None, 1)
 
 
 def test_the_order_of_prompts_does_not_matter() -> None:
@@ -260,35 +259,39 @@ def test_bootstrap_covers_bernoulli_pairs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seed_sd", "noise", "n_seeds", "least"),
+    ("seed_sd", "noise", "n_seeds", "n_other"),
     [
-        pytest.param(0.05, 0.3, 3, 0.93, id="seeds and prompts alike"),
-        pytest.param(0.5, 0.3, 3, 0.91, id="three seeds only, nearly"),
-        pytest.param(0.5, 0.3, 2, 0.88, id="two seeds only, nearly"),
-        pytest.param(0.0, 3.0, 3, 0.97, id="chance on each prompt, nearly"),
+        pytest.param(0.05, 0.3, 3, 3, id="seeds and prompts alike"),
+        pytest.param(0.5, 0.3, 3, 3, id="three seeds only, nearly"),
+        pytest.param(0.1, 0.3, 2, 1, id="two seeds against one model"),
+        pytest.param(0.1, 0.3, 3, 1, id="three seeds against one model"),
+        pytest.param(0.0, 3.0, 3, 3, id="chance on each prompt, nearly"),
     ],
 )
-def test_coverage_with_few_seeds(seed_sd: float, noise: float, n_seeds: int, least: float) -> None:
+def test_coverage_with_few_seeds(seed_sd: float, noise: float, n_seeds: int, n_other: int) -> None:
     """Of 300 experiments of 100 prompts and some seeds an arm: what the file's top promises.
 
     Outcomes are normal: prompt, prompt by arm (SD 1/2), seed, and chance. The true difference is
-    0.2. Promised are 97, 96, 92 and 99% and more, each less three standard errors. Without
-    Student's t three seeds hold 83 to 90% where their spread is nearly all there is.
+    0.2. Promised are 95% and more; less two standard errors of 300 trials that is 92.5%. One model
+    in place of an arm has no seed of its own. Without Student's t three seeds hold 83 to 90% where
+    their spread is nearly all there is.
     """
-    source = generator("seeds", int(100 * seed_sd), n_seeds)
+    source = generator("seeds", int(100 * seed_sd), n_seeds, n_other)
 
-    def arm(shift: float, prompts: NDArray[np.float64]) -> NDArray[np.float64]:
+    def arm(shift: float, prompts: NDArray[np.float64], count: int) -> NDArray[np.float64]:
         of_arm = prompts + 0.5 * source.normal(size=100) + shift
-        of_seeds = seed_sd * source.normal(size=(n_seeds, 1))
-        return of_arm + of_seeds + noise * source.normal(size=(n_seeds, 100))
+        if count == 1:
+            return of_arm[None]
+        of_seeds = seed_sd * source.normal(size=(count, 1))
+        return of_arm + of_seeds + noise * source.normal(size=(count, 100))
 
     hits = []
     for experiment in range(300):
         prompts = source.normal(size=100)
-        a, b = arm(0.2, prompts), arm(0.0, prompts)
+        a, b = arm(0.2, prompts, n_seeds), arm(0.0, prompts, n_other)
         found = paired_difference(a, b, generator("seeds", experiment), 300)
         hits.append((found.low or 0) <= 0.2 <= (found.high or 0))
-    assert np.mean(hits) >= least
+    assert np.mean(hits) >= 0.925
 
 
 @pytest.mark.parametrize("n", [6, 8])
