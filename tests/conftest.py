@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models; several processes share the cores
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # huggingface_hub reads it when first imported
+# Not this user's models: what lies there decides who judges where no judge is named.
+os.environ["HF_HUB_CACHE"] = str(Path(__file__).resolve().parent / "no-models-here")
 _DEFAULT_TEST_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 _skipped_for_data: list[str] = []
 

@@ -9,6 +9,7 @@ from typing import Any
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
 import toy
+from tamis.rng import scoped_torch_seed
 
 LABELS = ("safe", "unsafe", "unclear")
 
@@ -29,6 +30,23 @@ def classifier(
     }
     settings.pop("architectures", None)
     return toy.random_model(LlamaForSequenceClassification, LlamaConfig(**settings), seed=seed)
+
+
+def qwen3guard(folder: Path) -> str:
+    """Save a tiny guard that writes one of Qwen3Guard's words, whatever it is shown."""
+    model, tokenizer = toy.llama(), toy.tokenizer()
+    tokenizer.add_tokens([" Safe", " Unsafe", " Controversial"])
+    with scoped_torch_seed(0, "toy guard"):
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    toy.fill_weights(model, 0)
+    safe, unsafe = tokenizer(" Safe Unsafe")["input_ids"]
+    head = model.lm_head.weight.data
+    direction = 200 * head[safe]
+    head.zero_()
+    head[safe], head[unsafe] = direction, -direction
+    name = saved(model, folder)
+    tokenizer.save_pretrained(folder)
+    return name
 
 
 def saved(model: Any, folder: Path, *, chat_template: str | None = toy.CHATML) -> str:

@@ -97,7 +97,7 @@ class FinetuneSettings(Section):
 class EvaluateSettings(Section):
     """`tamis evaluate`."""
 
-    evaluate: EvaluateConfig = EvaluateConfig()
+    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
     model: ModelConfig = ModelConfig()
     render: RenderConfig = RenderConfig()
 
@@ -159,7 +159,7 @@ class RunConfig(Section):
     render: RenderConfig = RenderConfig()
     select: SelectConfig = SelectConfig(ratio=0.8)
     finetune: FinetuneConfig = FinetuneConfig()
-    evaluate: EvaluateConfig = EvaluateConfig()
+    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
     prompts: PromptPaths = PromptPaths()
 
     @classmethod

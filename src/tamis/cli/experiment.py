@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tamis.cli.config import EvaluateSettings, FinetuneSettings
-from tamis.cli.experiment_beforehand import write_entry
+from tamis.cli.experiment_beforehand import refuse_silent_primary, write_entry
 from tamis.cli.experiment_config import Cell, ExperimentConfig, cells
 from tamis.cli.experiment_rows import Data, ranking_folder, read_data, run_ranking, run_rows
 from tamis.cli.experiment_workers import run_in_processes
@@ -239,8 +239,8 @@ def run_one(config: ExperimentConfig, name: str, report: ProgressReport | None =
 
 
 def _check_judges(config: ExperimentConfig) -> None:
-    """Refuse a judge that ranks, and files of questions that are not there, before any work."""
-    read_questions(config.evaluate, config.prompts)
+    """Refuse a judge that ranks, and what cannot be asked or told, before any work."""
+    refuse_silent_primary(config, read_questions(config.evaluate, config.prompts))
     for arm in config.arms.values():
         refuse_ranking_guard(config.evaluate, arm.method and arm.method.resolved())
 

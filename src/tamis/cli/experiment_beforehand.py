@@ -11,19 +11,50 @@ import datetime
 from collections.abc import Iterator, Sequence
 from itertools import pairwise, takewhile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import filelock
 from pydantic import ValidationError
 
 from tamis.cli.config import Section
 from tamis.cli.experiment_config import ExperimentConfig, cells
-from tamis.errors import DataError
+from tamis.errors import ConfigError, DataError
 from tamis.files import read_json_object, write_json
 from tamis.stage_files import make_folder
 
+if TYPE_CHECKING:
+    from tamis.evaluation.finished import Questions
+
 BEFOREHAND = "beforehand.json"
 _LOCK = ".beforehand.lock"
+
+
+def refuse_silent_primary(config: ExperimentConfig, asked: Questions) -> None:
+    """Refuse a primary measure that no cell would have a figure of.
+
+    Raises:
+        ConfigError: Its judge does not give it, or no prompt has an answer to check.
+    """
+    measure, _, name = config.primary.partition("/")
+    judges = config.evaluate.judges
+    judge = next((one for one in judges if one.label == name), judges[0])
+    given = {
+        "harmfulness_score": judge.kind != "refusal_strings" and judge.rubric != "xstest",
+        "partial_refusal_rate": judge.rubric == "xstest",
+        "task_accuracy": any(one.answer is not None for one in asked.prompts["helpful"]),
+    }
+    if not given.get(measure, True):
+        why, remedy = {
+            "harmfulness_score": (f"the judge {judge.label} gives no grades", "a judge that does"),
+            "partial_refusal_rate": (f"the judge {judge.label} does not tell them apart",
+                                     "an endpoint with rubric xstest"),
+            "task_accuracy": ("no helpful prompt has an answer to check", "prompts.helpful with "
+                              "an `answer` each"),
+        }[measure]  # fmt: skip
+        raise ConfigError(
+            f"primary {config.primary!r} would have no figure: {why}. Give {remedy}, or another "
+            "primary."
+        )
 
 
 class Fixed(Section):

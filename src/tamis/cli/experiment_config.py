@@ -125,7 +125,7 @@ class ExperimentConfig(Section):
     safe_data: DataConfig | None = None
     render: RenderConfig = RenderConfig()
     finetune: FinetuneConfig = FinetuneConfig()
-    evaluate: EvaluateConfig = EvaluateConfig()
+    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
     prompts: PromptPaths = PromptPaths()
 
     @model_validator(mode="before")

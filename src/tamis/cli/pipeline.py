@@ -97,6 +97,8 @@ def demo_config(out: Path, sets: Sequence[str] = ()) -> RunConfig:
         "render": {"max_prompt_tokens": 96, "max_response_tokens": 96},
         "select": {"ratio": 0.8},
         "finetune": {"max_steps": 12},
-        "evaluate": {"max_new_tokens": 24, "n_openings": 2},
+        # One judge, so that the demo takes the same minutes on every machine.
+        "evaluate": {"max_new_tokens": 24, "n_openings": 2,
+                     "judges": [{"kind": "refusal_strings"}]},
     }
     return read_settings(RunConfig, None, sets, values)

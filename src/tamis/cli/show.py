@@ -13,11 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from tamis.cli.config import InspectSettings
+from tamis.cli.model_stages import judge_identities
 from tamis.cli.plan import Plan
 from tamis.data.audit import Audit, audit, show_row
 from tamis.data.load import load_examples
 from tamis.data.row_lists import read_row_list
 from tamis.data.template import render
+from tamis.evaluation.usual_judges import HOW_TO_ADD
 from tamis.report.terminal import terminal_summary
 from tamis.report.text import visible
 
@@ -37,6 +39,8 @@ def stage_summary(manifest: Mapping[str, Any], out: Path) -> RenderableType:
             lines.append(f"{role}: {load['n_repeated_rows']:,} rows repeat an earlier row")
     details = manifest.get("details") or {}
     lines += [f"note: {note}" for note in details.get("notes", ())]
+    if manifest["stage"] == "evaluate" and len(judge_identities(manifest)) == 1:
+        lines.append(f"note: one judge, which no second one checks. {HOW_TO_ADD}")
     if manifest["stage"] == "score":  # a table of its own would have one line
         counts = ", ".join(f"{why} {n:,}" for why, n in manifest["rows_by_outcome"].items())
         return _plain("\n".join([f"rows: {counts}", *lines]))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import Field
+from pydantic import Field, field_validator
 from rich.console import Console
 
 from tamis.cli.app import cli
@@ -25,7 +25,7 @@ _PREFERENCES = "preferences.jsonl"
 class WinRateSettings(Section):
     """`tamis win-rate`."""
 
-    judges: tuple[JudgeSettings, ...] = Field(min_length=1)
+    judges: tuple[JudgeSettings, ...] = Field((), validate_default=True)
     """Judges of pairs: endpoints with the rubric `safety` or `helpfulness`."""
     max_unscored_share: float = Field(0.1, ge=0, le=1)
     """Share of a set's pairs of two answers with words that a judge may leave unscored; above it
@@ -34,6 +34,16 @@ class WinRateSettings(Section):
     """Let a judge be the guard that ranked the rows of either model: it agrees with itself."""
     allow_different_settings: bool = False
     """Compare answers that were made with other lengths, temperatures or prompts, and say so."""
+
+    @field_validator("judges")
+    @classmethod
+    def _given(cls, judges: tuple[JudgeSettings, ...]) -> tuple[JudgeSettings, ...]:
+        if not judges:
+            raise ValueError(
+                "none is given, and nothing judges pairs by itself: name endpoints with rubric "
+                "safety or helpfulness in a file for --config, as docs/judges.md shows"
+            )
+        return judges
 
 
 def run_win_rate(

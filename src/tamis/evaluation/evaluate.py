@@ -59,6 +59,7 @@ from tamis.evaluation.record import AnswerFigures, Evaluation
 from tamis.evaluation.safety import attack_success_rate, over_refusal_rate
 from tamis.evaluation.statistics import mean_estimate
 from tamis.evaluation.usefulness import answer_measures
+from tamis.evaluation.usual_judges import usual_judges
 from tamis.evaluation.utility import helpful_loss, reference_losses
 from tamis.rng import numpy_generator
 
@@ -81,9 +82,10 @@ class EvaluateConfig(BaseModel):
     """Tokens scored at once for the likelihood measures, padding included."""
     n_openings: int = Field(4, ge=1)
     """Shipped openings of each kind that a harmful prompt is compared on; time is in proportion."""
-    judges: tuple[JudgeSettings, ...] = Field((JudgeSettings(),), min_length=1)
-    """Who judges the answers, the primary first. Two that are independent of each other, and of
-    what ranked the rows, are worth more than one."""
+    judges: tuple[JudgeSettings, ...] = Field(default_factory=usual_judges, min_length=1)
+    """Who judges the answers, the primary first: two that are independent of each other, and of
+    what ranked the rows. Left out, refusal strings, and Qwen3Guard-Gen-0.6B where the Hugging Face
+    cache has it."""
     allow_ranking_guard: bool = False
     """Let a guard judge that ranked the rows: it agrees with itself."""
     max_unscored_share: float = Field(0.1, ge=0, le=1)

@@ -36,6 +36,7 @@ from tamis.methods.scores import Scores
 from tamis.models.config import ModelConfig
 from tamis.models.endpoint import Endpoint, EndpointSettings
 from tamis.models.guard_text import (
+    QWEN3GUARD,
     SAFT_QUESTION,
     check_places,
     check_words,
@@ -76,9 +77,10 @@ class Guard(Method):
     requires: ClassVar[frozenset[str]] = frozenset()
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "prompting": {"backend": "generative", "question": SAFT_QUESTION},
+        "qwen3guard": QWEN3GUARD,
     }
 
-    preset: Literal["prompting"] | None = None
+    preset: Literal["prompting", "qwen3guard"] | None = None
     """Recorded name of the preset the values came from."""
     backend: Literal["classifier", "generative", "endpoint"] = "generative"
     """Labels of a classifier, words of a model on this machine, or answers of an endpoint."""

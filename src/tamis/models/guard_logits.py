@@ -101,16 +101,16 @@ def word_logits(words: Sequence[int]) -> Run:
             logits = lm.model(**batch, use_cache=False).logits[0].float()
         finally:
             handle.remove()
-        total = logits.logsumexp(1, keepdim=True)
         if plain:
             bias = getattr(head, "bias", None)
             chosen = functional.linear(
                 seen[0].float(), head.weight[list(words)].float(),
                 None if bias is None else bias[list(words)].float(),
             )  # fmt: skip
+            logits[:, list(words)] = chosen  # not their rounded values: shares would exceed one
         else:  # the model does something to its logits afterwards
             chosen = logits[:, list(words)]
-        return torch.cat([chosen, total], dim=1).cpu()
+        return torch.cat([chosen, logits.logsumexp(1, keepdim=True)], dim=1).cpu()
 
     return run
 

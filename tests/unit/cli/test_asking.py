@@ -11,11 +11,11 @@ import pytest
 
 import toy
 from tamis.cli.asking import n_unanswered_rows
-from tamis.cli.config import EvaluateSettings, PromptPaths, RankSettings
+from tamis.cli.config import EvaluateSettings, PromptPaths, RankSettings, read_settings
 from tamis.cli.model_stages import run_evaluate
 from tamis.cli.stages import Common, run_rank
 from tamis.cli.win_rate import WinRateSettings, run_win_rate
-from tamis.errors import JudgeError, MismatchError
+from tamis.errors import ConfigError, JudgeError, MismatchError
 from tamis.evaluation.prompts import PROMPT_KINDS
 from tamis.files import write_json
 from tamis.models.endpoint import PATIENCE, EndpointSettings
@@ -144,3 +144,9 @@ def test_rows_left_open_are_found_in_methods_within_methods() -> None:
     """Wherever in a ranking's details a guard counts them."""
     guard = {"guard": {"name": "toy"}, "n_unanswered": 2}
     assert n_unanswered_rows({"signals": {"a": {"teacher": guard}, "b": guard}, "notes": []}) == 4
+
+
+def test_without_judges_of_pairs_a_win_rate_says_how_to_name_them() -> None:
+    """The usual judges say nothing about pairs."""
+    with pytest.raises(ConfigError, match=r"settings\.judges: none is given.*docs/judges\.md"):
+        read_settings(WinRateSettings, None, [])

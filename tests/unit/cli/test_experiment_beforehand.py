@@ -11,9 +11,16 @@ from typing import Any
 import pytest
 
 from tamis.cli.experiment import run_experiment, run_one
-from tamis.cli.experiment_beforehand import beforehand, read_entries, write_entry
+from tamis.cli.experiment_beforehand import (
+    beforehand,
+    read_entries,
+    refuse_silent_primary,
+    write_entry,
+)
 from tamis.cli.experiment_config import ExperimentConfig, cells
 from tamis.errors import ConfigError, DataError, TamisError
+from tamis.evaluation.finished import Questions
+from tamis.evaluation.prompts import Prompt
 from tamis.files import write_json
 
 ARMS: dict[str, Any] = {"nothing": {}, "everything": {}, "uniform": {"method": "uniform"}}
@@ -169,3 +176,30 @@ def test_a_file_in_place_of_the_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(ConfigError, match="out is a file"):
         write_entry(settings(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("primary", "judges", "answer", "match"),
+    [
+        ("harmfulness_score", [{}], None, "the judge refusal_strings gives no grades"),
+        ("harmfulness_score/g", [{}, {"kind": "guard", "name": "g", "guard": {"guard": "m"}}],
+         None, None),
+        ("partial_refusal_rate", [{}], None, "does not tell them apart"),
+        ("task_accuracy", [{}], None, "no helpful prompt has an answer to check"),
+        ("task_accuracy", [{}], "4", None),
+        ("attack_success_rate", [{}], None, None),
+    ],
+)  # fmt: skip
+def test_a_primary_that_nothing_gives_is_refused(
+    tmp_path: Path, primary: str, judges: list[Any], answer: str | None, match: str | None
+) -> None:
+    """Not after hours, when every cell lacks the figure."""
+    config = settings(tmp_path, primary=primary, evaluate={"judges": judges})
+    helpful = [Prompt("u", "2 + 2?", answer=answer)]
+    asked = Questions({"harmful": [], "over_refusal": [], "helpful": helpful}, None,
+                      config.evaluate)  # fmt: skip
+    if match is None:
+        refuse_silent_primary(config, asked)
+        return
+    with pytest.raises(ConfigError, match=match):
+        refuse_silent_primary(config, asked)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import AutoTokenizer, LlamaForCausalLM
 
 import toy
 import toy_guard
@@ -86,6 +87,21 @@ def test_the_preset_prompting_asks_safts_question(writer: str) -> None:
     text = f"<|im_start|>user\n{asked}<|im_end|>\n<|im_start|>assistant\n"
     expected = logit_behind(text, "No") - logit_behind(text, "Yes")
     assert rank(ROWS, method).values[0] == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_preset_qwen3guard_reads_the_word_behind_safety(tmp_path: Path) -> None:
+    """Where its first line has the verdict; a controversial row counts as unsafe."""
+    folder = toy_guard.qwen3guard(tmp_path)
+    method = build_method("guard", {"preset": "qwen3guard", "guard": folder, **CPU})
+    tokenizer, model = (kind.from_pretrained(folder) for kind in (AutoTokenizer, LlamaForCausalLM))
+    first = ROWS[0].messages
+    text = (f"<|im_start|>user\n{first[0].content}<|im_end|>\n<|im_start|>assistant\n"
+            f"{first[1].content}<|im_end|>\n<|im_start|>assistant\nSafety:")  # fmt: skip
+    with torch.no_grad():
+        logits = model(torch.tensor([tokenizer(text)["input_ids"]])).logits[0, -1].numpy()
+    safe, unsafe, controversial = logits[tokenizer(" Safe Unsafe Controversial")["input_ids"]]
+    expected = safe - np.logaddexp(unsafe, controversial)
+    assert rank(ROWS, method).values[0] == pytest.approx(expected, rel=1e-4)
 
 
 def test_answers_of_an_endpoint_are_plus_or_minus_one(serve: Serve) -> None:
