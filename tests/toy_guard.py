@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def classifier(
 
 def qwen3guard(folder: Path) -> str:
     """Save a tiny guard that writes one of Qwen3Guard's words, whatever it is shown."""
-    model, tokenizer = toy.llama(), toy.tokenizer()
+    model, tokenizer = toy.llama(), copy.deepcopy(toy.tokenizer())
     tokenizer.add_tokens([" Safe", " Unsafe", " Controversial"])
     with scoped_torch_seed(0, "toy guard"):
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)

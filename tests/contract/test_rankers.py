@@ -26,11 +26,13 @@ from tamis.errors import (
     MismatchError,
     NoTrainedTokensError,
 )
-from tamis.methods import METHODS, build_method, method_class
+from tamis.methods import METHODS, build_method, method_class, reads_of
 from tamis.methods.base import check_inputs
 from tamis.methods.scores import Scores
 from tamis.models import batches
+from tamis.models.features import FeatureCache
 from tamis.models.load import LanguageModel
+from tamis.models.lora import layer_count
 from toy_ranking import CASES, QUICK, TINY_SEAL, few_rows, inputs_for, ranked
 
 CONTROLS = {
@@ -171,6 +173,30 @@ def test_a_shared_cache_changes_no_score(
     """A second ranking takes the features of the first and gives the same bits."""
     for _ in range(2):
         assert_same(ranked(case, inputs_for(tiny_lm, cache=tmp_path)), baseline(case))
+
+
+@every_case
+def test_reads_names_what_the_ranking_asks(
+    case: str, tiny_lm: LanguageModel, baseline: Ranked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the sets: no less, or they are read again, and no more, or they are read in vain."""
+    inputs = inputs_for(tiny_lm)
+    said = reads_of(build_method(*CASES[case]), layer_count(tiny_lm.model))
+    if not said:
+        pytest.skip("says nothing of what it reads")
+    asked: dict[int, set[str]] = {}
+    ensure = FeatureCache.ensure
+
+    def watched(cache: FeatureCache, rows: Any, names: Any, progress: Any = None) -> None:
+        names = list(names)
+        asked.setdefault(id(rows), set()).update(names)
+        ensure(cache, rows, names, progress)
+
+    monkeypatch.setattr(FeatureCache, "ensure", watched)
+    assert_same(ranked(case, dataclasses.replace(inputs, also=said)), baseline(case))
+    given = [which for which in said if getattr(inputs, which) is not None]
+    found = {which: asked.get(id(inputs.rendered(which)), set()) for which in given}
+    assert found == {which: set(said[which]) for which in given}
 
 
 @every_method

@@ -2,7 +2,8 @@
 
 Every cell (rows x method x seed) is a ranking in a folder of its own, so that a killed comparison
 goes on where it stopped. All of them share one cache: what the model makes of a row is computed
-once for every method and every contamination rate. A ranking that ends in an error is recorded
+once for every method and every contamination rate, in one reading: the method that reads a row
+first takes what the others will ask for. A ranking that ends in an error is recorded
 with its reason, and the others run.
 """
 
@@ -10,13 +11,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tamis.cli.compare_cells import finished_cells, reason_of, run_cell
 from tamis.cli.compare_config import CompareConfig, Job, jobs
+from tamis.cli.compare_reading import features_of_all
 from tamis.cli.compare_results import summary
 from tamis.cli.stages import Common, stage_model
 from tamis.data.example import Examples, content_of
@@ -48,6 +50,7 @@ class Prepared:
         overwrite: Whether rankings of another request are replaced.
         finished: Whether each ranking is there and will not be replaced.
         model: None where no method needs one.
+        also: Features of each set that the rankings to do ask for: whoever reads a row takes all.
     """
 
     config: CompareConfig
@@ -62,6 +65,7 @@ class Prepared:
     overwrite: bool = False
     finished: Sequence[bool] = ()
     model: Any = None
+    also: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def lengths(self, rows: Examples) -> np.ndarray[Any, Any]:
         """Return the length of some rows: tokens, or characters where there is no model."""
@@ -103,7 +107,9 @@ def prepare(
     needs_model = any("model" in build_method(m.name, m.options).requires
                       for m in config.methods.values())  # fmt: skip
     model = stage_model(config.model, common) if needs_model else None
-    return replace(prepared, finished=finished, model=model)
+    left = {job.method for job, there in zip(prepared.jobs, finished, strict=True) if not there}
+    also = {} if model is None else features_of_all(config, left, model)
+    return replace(prepared, finished=finished, model=model, also=also)
 
 
 def _common(config: CompareConfig, report: ProgressReport | None, overwrite: bool) -> Common:

@@ -117,6 +117,7 @@ def run_cell(prepared: Prepared, common: Common, job: Job) -> Cell:
         **asked.inputs,
         cache=config.cache or config.out / "cache",
         model=prepared.model,
+        also=prepared.also,
     )
     scores = Scores.read(asked.common.out)
     notes = list(manifest["details"].get("notes", ()))

@@ -36,7 +36,8 @@ def run_score(
         examples = load_set(stage, "data", data, settings.data, rows)
         model = stage_model(settings.model, common)
         from tamis.data.template import render
-        from tamis.methods.base import RankingInputs, row_scores
+        from tamis.methods.base import RankingInputs
+        from tamis.methods.scores import row_scores
 
         rendered = render(examples, model.tokenizer, settings.render)
         report = common.report

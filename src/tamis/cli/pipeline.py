@@ -88,6 +88,7 @@ def run_pipeline(
 def demo_config(out: Path, sets: Sequence[str] = ()) -> RunConfig:
     """Return the settings of the demo: the shipped set, the embedded model, minutes on a CPU."""
     folder = Path(str(importlib.resources.files("tamis") / "assets" / "demo"))
+    strings = [{"kind": "refusal_strings"}]  # one judge: the same minutes on every machine
     values: dict[str, Any] = {
         "finetuning_set": str(folder / "train.jsonl"),
         "safe_set": str(folder / "safe.jsonl"),
@@ -97,8 +98,6 @@ def demo_config(out: Path, sets: Sequence[str] = ()) -> RunConfig:
         "render": {"max_prompt_tokens": 96, "max_response_tokens": 96},
         "select": {"ratio": 0.8},
         "finetune": {"max_steps": 12},
-        # One judge, so that the demo takes the same minutes on every machine.
-        "evaluate": {"max_new_tokens": 24, "n_openings": 2,
-                     "judges": [{"kind": "refusal_strings"}]},
+        "evaluate": {"max_new_tokens": 24, "n_openings": 2, "judges": strings},
     }
     return read_settings(RunConfig, None, sets, values)

@@ -137,7 +137,7 @@ class Measured:
         minutes = minutes_of(lambda: scores.append(rank(
             rows, built, **sets, model=self._prepared.model if "model" in built.requires else None,
             render=config.render, seed=seed, work=work, cache=self._work / "cache",
-            name=method.name,
+            name=method.name, also=self._prepared.also,
         )))  # fmt: skip
         self.n_readouts[name] = len(scores[0].readouts())
         return minutes, sum(length for _, length in chosen)

@@ -125,6 +125,7 @@ def run_rank(
     harmful_set: str | None = None, trusted_set: str | None = None,
     trusted_labels: Path | None = None, labels: Path | None = None, rows: Path | None = None,
     cache: Path | None = None, model: Any = None,
+    also: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """`tamis rank`: scores.parquet, selector/, ends.jsonl, ranking.json, manifest.json.
 
@@ -132,7 +133,8 @@ def run_rank(
 
     `labels` change no score and are no part of the request: given later, or others, they are
     measured against the scores that are there. Nor is the cache, which saves work. A method may
-    learn from `trusted_labels`. `model` is the model of the settings where it is loaded already.
+    learn from `trusted_labels`. `model` is the model of the settings where it is loaded
+    already, `also` as in `RankingInputs`.
     """
     method = build_method(settings.method.name, settings.method.options)
     requires = set(getattr(method, "requires", ()))
@@ -168,6 +170,7 @@ def run_rank(
                 examples, method, **sets, trusted_harmful=known, model=model,
                 render=settings.render, seed=common.seed, work=stage.work, cache=cache,
                 cache_gib=settings.cache_gib, report=common.report, name=settings.method.name,
+                also=also,
             )  # fmt: skip
             scores.write(stage.folder)
             if scores.selector is not None:

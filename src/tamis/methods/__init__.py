@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tamis.errors import ConfigError, unknown_name
@@ -124,3 +124,18 @@ def settings_error(what: str, error: Any) -> ConfigError:
             reason = "unknown option"
         lines.append(f"{key}: {reason}{given}")
     return ConfigError("; ".join(lines) + ".")
+
+
+def reads_of(ranker: Any, n_layers: int) -> dict[str, list[str]]:
+    """Return what `Method.reads` says; of a ranker that does not say, nothing."""
+    reads = getattr(ranker, "reads", None)
+    return {} if reads is None else reads(n_layers)
+
+
+def merged_reads(found: Iterable[Mapping[str, Sequence[str]]]) -> dict[str, list[str]]:
+    """Join what several rankers read, each name once."""
+    names: dict[str, dict[str, None]] = {}
+    for reads in found:
+        for which, some in reads.items():
+            names.setdefault(which, {}).update(dict.fromkeys(some))
+    return {which: list(some) for which, some in names.items()}

@@ -24,10 +24,10 @@ from pydantic import Field
 
 from tamis.data.folds import content_folds
 from tamis.errors import ConfigError
-from tamis.methods import build_method
-from tamis.methods.base import Method, RankingInputs, check_inputs, row_scores
-from tamis.methods.scores import Scores
-from tamis.models.feature_names import depth_of
+from tamis.methods import build_method, merged_reads, reads_of
+from tamis.methods.base import Method, RankingInputs, check_inputs
+from tamis.methods.scores import Scores, row_scores
+from tamis.models.feature_names import depths_of, state_names
 from tamis.models.lora import layer_count
 from tamis.models.state_selector import StateSelector
 from tamis.rng import numpy_generator
@@ -98,6 +98,12 @@ class Amortized(Method):
     folds: int = Field(5, ge=2)
     """A row is scored by a plane that did not see its fold."""
 
+    def reads(self, n_layers: int) -> dict[str, list[str]]:
+        """See `Method.reads`."""
+        teacher = build_method(self.teacher, self.teacher_options)
+        mine = state_names(depths_of(self.layers, n_layers), self.readings)
+        return merged_reads([{"finetuning_set": mine}, reads_of(teacher, n_layers)])
+
     def rank(self, inputs: RankingInputs) -> Scores:
         """Rank with the teacher, then learn its scores.
 
@@ -110,9 +116,8 @@ class Amortized(Method):
         shared = inputs.cache or (None if inputs.work is None else inputs.work / "features")
         theirs = dataclasses.replace(inputs, work=work, cache=shared)
         check_inputs(teacher, theirs, self.teacher)
-        n_layers = layer_count(inputs.features.lm.model)
-        depths = [depth_of(layer, n_layers) for layer in self.layers]
-        names = [f"state:{depth}:{reading}" for depth in depths for reading in self.readings]
+        depths = depths_of(self.layers, layer_count(inputs.features.lm.model))
+        names = state_names(depths, self.readings)
         states, rows = inputs.states("finetuning_set", names), inputs.rendered()
         taught: Scores = teacher.rank(theirs)
         scores = taught.values[rows.id_order]

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from tamis.models.features import FeatureCache
     from tamis.models.load import LanguageModel
     from tamis.models.pass_counter import PassCount
-    from tamis.models.state_selector import StateSelector
 
 Report = Callable[[str, int, int, dict[str, float]], None]  # stage, done, total, figures
 
@@ -49,6 +48,8 @@ class RankingInputs:
         cache_gib: Largest disk space for features.
         report: Called with progress; None is silent.
         passes: Counts how much of the model is run; None counts nothing.
+        also: Features, by set, that are taken whenever rows of the set are read, for other
+            rankings that share the cache.
     """
 
     finetuning_set: Examples
@@ -64,6 +65,7 @@ class RankingInputs:
     cache_gib: float = 100.0
     report: Report | None = None
     passes: PassCount | None = None
+    also: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @functools.cached_property
     def features(self) -> FeatureCache:
@@ -88,6 +90,8 @@ class RankingInputs:
             limits = self.render if own else self.render.cutting()
             found = self.model.renderings.render(examples, limits)
             self._rendered[id(examples)] = examples, found
+            if isinstance(which, str) and which in self.also:
+                self.features.read_with(found, self.also[which])
         return self._rendered[id(examples)][1]
 
     @functools.cached_property
@@ -138,44 +142,6 @@ class Ranker(Protocol):
         ...
 
 
-def row_scores(
-    method: str, inputs: RankingInputs, rows: RenderedRows, values: np.ndarray, *,
-    columns: Mapping[str, np.ndarray] | None = None, details: Mapping[str, Any] | None = None,
-    selector: StateSelector | None = None,
-) -> Scores:  # fmt: skip
-    """Put scores of usable rows, in the order of their ids, back to where the rows stand.
-
-    Args:
-        method: The method's key.
-        inputs: What was ranked.
-        rows: The fine-tuning set as rendered.
-        values: One score per usable row, in the order of `rows.id_order`.
-        columns: Further columns in that order.
-        details: See `Scores`.
-        selector: Likewise.
-
-    Returns:
-        Scores of all rows; NaN, with the outcome of their rendering, where not usable.
-    """
-
-    def spread(found: np.ndarray) -> np.ndarray:
-        whole = np.full(len(rows), np.nan)
-        whole[rows.id_order] = found
-        return whole
-
-    return Scores(
-        method=method,
-        ids=inputs.finetuning_set.ids,
-        source_ids=inputs.finetuning_set.source_ids,
-        values=spread(values),
-        outcome=[str(outcome) for outcome in rows.column("outcome")],
-        n_trained_tokens=rows.column("n_trained_tokens"),
-        columns={name: spread(found) for name, found in (columns or {}).items()},
-        details=details or {},
-        selector=selector,
-    )
-
-
 class Method(BaseModel):
     """Base of the shipped methods: frozen settings, unknown keys refused, presets by name."""
 
@@ -183,6 +149,22 @@ class Method(BaseModel):
 
     requires: ClassVar[frozenset[str]] = frozenset()
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    def reads(self, n_layers: int) -> dict[str, list[str]]:
+        """Name the features that `rank` asks of the given sets, as far as the settings tell.
+
+        A comparison reads a set once for all its methods; what is not named costs a reading more.
+
+        Args:
+            n_layers: Of the model.
+
+        Returns:
+            Names of features (`tamis.models.features`), by set.
+
+        Raises:
+            ConfigError: The model has no such layer.
+        """
+        return {}
 
     @model_validator(mode="before")
     @classmethod
@@ -227,6 +209,7 @@ def rank(
     render: RenderConfig | None = None, seed: int = 0,
     work: Path | None = None, cache: Path | None = None, cache_gib: float = 100.0,
     report: Report | None = None, name: str | None = None,
+    also: Mapping[str, Sequence[str]] | None = None,
 ) -> Scores:  # fmt: skip
     """Rank fine-tuning rows with one method.
 
@@ -245,6 +228,7 @@ def rank(
         cache_gib: Largest disk space for them.
         report: Called with (stage, done, total, figures).
         name: What errors call the method; None is its class's name.
+        also: See `RankingInputs`.
 
     Returns:
         One score per row, higher = keep, in the order of the rows.
@@ -259,7 +243,7 @@ def rank(
         raise ConfigError("finetuning_set is not loaded: give load_examples(...) of it.")
     inputs = RankingInputs(
         finetuning_set, safe_set, harmful_set, trusted_set, trusted_harmful, model,
-        render or RenderConfig(), seed, work, cache, cache_gib, report,
+        render or RenderConfig(), seed, work, cache, cache_gib, report, also=also or {},
     )  # fmt: skip
     name = name or type(method).__name__
     check_inputs(method, inputs, name)

@@ -36,9 +36,9 @@ from tamis.data.anchors import Anchors, chosen_anchors, request_folds, turned
 from tamis.data.example import Examples
 from tamis.data.folds import content_folds
 from tamis.errors import ConfigError
-from tamis.methods.base import Method, RankingInputs, row_scores
-from tamis.methods.scores import Scores
-from tamis.models.feature_names import depth_of
+from tamis.methods.base import Method, RankingInputs
+from tamis.methods.scores import Scores, row_scores
+from tamis.models.feature_names import depths_of, state_names
 from tamis.models.lora import layer_count
 from tamis.models.planes import PrincipalAxes, fit_plane, principal_axes
 from tamis.models.sided_planes import FOLDS, Sides, believed, declining, held_out_risks
@@ -85,6 +85,11 @@ class Contrast(Method):
             raise ValueError("top + bottom is above 1: a row would be taken as both")
         return self
 
+    def reads(self, n_layers: int) -> dict[str, list[str]]:
+        """See `Method.reads`."""
+        names = state_names(depths_of(self.layers, n_layers), self.readings)
+        return dict.fromkeys(("finetuning_set", "safe_set", "harmful_set"), names)
+
     def rank(self, inputs: RankingInputs) -> Scores:
         """Learn the planes and score every row.
 
@@ -100,8 +105,8 @@ class Contrast(Method):
                 "rows' own domain. Leave anchors as it is, or give --harmful-set."
             )
         lm = inputs.features.lm
-        depths = [depth_of(layer, layer_count(lm.model)) for layer in self.layers]
-        names = [f"state:{depth}:{reading}" for depth in depths for reading in self.readings]
+        depths = depths_of(self.layers, layer_count(lm.model))
+        names = state_names(depths, self.readings)
         rows, folds = inputs.rendered(), _folds(inputs)
         ranked = inputs.states("finetuning_set", names)
         parts = self._known(inputs, names, folds)
@@ -111,8 +116,7 @@ class Contrast(Method):
             _Layer.read(span, ranked, list(parts.values()), self.n_components)
             for span in np.split(np.arange(ranked.shape[1]), len(depths))
         ]
-        nobody = np.empty(0, dtype=np.int64)
-        trusted = nobody, nobody
+        trusted = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
         risk, known_risk = self._risks(layers, folds["finetuning_set"], trusted)
         details = self._identified(parts, known_risk)
         for _ in range(self.rounds):
@@ -204,9 +208,8 @@ class Contrast(Method):
             states, rendered = inputs.states(which, names), inputs.rendered(which)
             # Rows of `which` stand in pairs, one pair per place.
             own = places[rendered.id_order // 2]
-            n = len(states)
-            found[name] = Sides(states, np.full(n, harmful), parts["safe_set"].fold[own],
-                                np.zeros(n, bool))  # fmt: skip
+            found[name] = Sides(states, np.full(len(own), harmful), parts["safe_set"].fold[own],
+                                np.zeros(len(own), bool))  # fmt: skip
         return found
 
     def _notes(self, parts: Mapping[str, Sides]) -> list[str]:
@@ -287,12 +290,11 @@ class _Layer:
 
 def _folds(inputs: RankingInputs) -> dict[str, np.ndarray]:
     """Deal the usable rows of all sets to folds; copies share one, in whatever set they are."""
-    names = ["finetuning_set", "safe_set"]
-    if inputs.harmful_set is not None:
-        names.append("harmful_set")
+    harmful = [] if inputs.harmful_set is None else ["harmful_set"]
+    names = ["finetuning_set", "safe_set", *harmful]
     ids = {name: [rows.ids[i] for i in rows.id_order]
            for name, rows in ((name, inputs.rendered(name)) for name in names)}  # fmt: skip
-    fold = content_folds(list(itertools.chain(*ids.values())), FOLDS,
-                         numpy_generator(inputs.seed, "contrast"))  # fmt: skip
+    generator = numpy_generator(inputs.seed, "contrast")
+    fold = content_folds(list(itertools.chain(*ids.values())), FOLDS, generator)
     return dict(zip(ids, np.split(fold, np.cumsum([len(ids[name]) for name in names[:-1]])),
                     strict=True))  # fmt: skip

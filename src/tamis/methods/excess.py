@@ -37,11 +37,12 @@ from tamis.data.rendered import RenderedRows
 from tamis.data.row_views import FirstTokens
 from tamis.data.strata import Strata, by_length, by_source, standardised, strata_counts
 from tamis.errors import ConfigError
-from tamis.methods.base import Method, RankingInputs, row_scores
-from tamis.methods.scores import Scores
+from tamis.methods.base import Method, RankingInputs
+from tamis.methods.scores import Scores, row_scores
 from tamis.models.adapter_trainer import Part
 from tamis.models.bilevel import BilevelRun, Cycle
 from tamis.models.lora import LoraSettings
+from tamis.models.trunk import trunk_reads
 from tamis.rng import numpy_generator, scoped_torch_seed
 
 PASSES = 3  # over half of the safe set, when no number of steps is given
@@ -105,6 +106,10 @@ class Excess(Method):
     """Keep no activations of the trained layers: less memory, more time."""
     checkpoint_every_steps: int = Field(20, ge=1)
     """Optimiser steps between checkpoints."""
+
+    def reads(self, n_layers: int) -> dict[str, list[str]]:
+        """See `Method.reads`."""
+        return trunk_reads(self.trunk_cut, n_layers)
 
     def rank(self, inputs: RankingInputs) -> Scores:
         """Train the adapters, then read every row's losses.

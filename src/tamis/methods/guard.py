@@ -290,9 +290,7 @@ class Guard(Method):
 
     def _notes(self, scores: Scores) -> list[str]:
         """Say what a reader of the ranking should know."""
-        notes = [
-            f"{self.guard} judged these rows: do not evaluate what is trained on them with it."
-        ]
+        notes = [f"{self.guard} judged these rows: do not evaluate models trained on them with it."]
         unscored = {name: n for name, n in scores.rows_by_outcome().items()
                     if name not in ("ok", "truncated")}  # fmt: skip
         if unscored:

@@ -28,6 +28,10 @@ class Loss(Method):
 
     requires: ClassVar[frozenset[str]] = frozenset({"model"})
 
+    def reads(self, n_layers: int) -> dict[str, list[str]]:
+        """See `Method.reads`."""
+        return {"finetuning_set": ["loss"]}
+
     def rank(self, inputs: RankingInputs) -> Scores:
         """Score every row; unusable rows are NaN with their outcome.
 

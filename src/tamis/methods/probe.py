@@ -24,9 +24,9 @@ from pydantic import Field
 
 from tamis.data.example import content_of
 from tamis.errors import ConfigError
-from tamis.methods.base import Method, RankingInputs, row_scores
-from tamis.methods.scores import Scores
-from tamis.models.feature_names import depth_of
+from tamis.methods.base import Method, RankingInputs
+from tamis.methods.scores import Scores, row_scores
+from tamis.models.feature_names import depths_of, state_names
 from tamis.models.lora import layer_count
 from tamis.models.planes import fit_plane, principal_axes
 from tamis.models.state_selector import StateSelector
@@ -122,6 +122,12 @@ class Probe(Method):
     use_safe_set: bool = True
     """Learn from a given safe set too: from its rows that are neither labelled nor ranked."""
 
+    def reads(self, n_layers: int) -> dict[str, list[str]]:
+        """See `Method.reads`."""
+        names = state_names(depths_of(self.layers, n_layers), self.readings)
+        sets = ["finetuning_set", "trusted_set", *(["safe_set"] if self.use_safe_set else [])]
+        return dict.fromkeys(sets, names)
+
     def rank(self, inputs: RankingInputs) -> Scores:
         """Learn from the trusted set, then score every row.
 
@@ -141,9 +147,8 @@ class Probe(Method):
         contents = [contents[i] for i in first]
         harmful = inputs.trusted_harmful[trusted.id_order[first]]
         n_harmful, n_other = int(harmful.sum()), int((~harmful).sum())
-        layers = sorted({depth_of(layer, layer_count(inputs.features.lm.model))
-                         for layer in self.layers})  # fmt: skip
-        names = {n: [f"state:{n}:{reading}" for reading in self.readings] for n in layers}
+        layers = sorted(set(depths_of(self.layers, layer_count(inputs.features.lm.model))))
+        names = {n: state_names([n], self.readings) for n in layers}
         every = [name for found in names.values() for name in found]
         rows = inputs.rendered()
         ranked = inputs.states("finetuning_set", every)

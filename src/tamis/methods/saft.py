@@ -164,6 +164,15 @@ class SAFT(Method):
             raise ValueError("weighting belongs to mode=published")
         return self
 
+    def reads(self, n_layers: int) -> dict[str, list[str]]:
+        """See `Method.reads`."""
+        names = [name for depth in self._depths(n_layers) for name in self._features(depth)]
+        guided = self.mode == "repaired"
+        return {"finetuning_set": names, **({"safe_set": names} if guided else {})}
+
+    def _depths(self, n_layers: int) -> list[int]:
+        return sorted({max(1, round(share * n_layers)) for share in self.layers})
+
     def rank(self, inputs: RankingInputs) -> Scores:
         """Score every row; unusable rows are NaN with their outcome.
 
@@ -182,8 +191,7 @@ class SAFT(Method):
         if guided and self.anchors != "none":
             anchors = self._part(inputs, "anchors", chosen_anchors(self.anchors).complied)
         n_layers = layer_count(inputs.features.lm.model)
-        depths = sorted({max(1, round(share * n_layers)) for share in self.layers})
-        names = [name for depth in depths for name in self._features(depth)]
+        depths, names = self._depths(n_layers), self.reads(n_layers)["finetuning_set"]
         for part in filter(None, (pool, safe, anchors)):
             inputs.features.ensure(part.rows, names, inputs.progress("hidden states"))
         tried = [self._layer(inputs, depth, pool, safe, anchors) for depth in depths]

@@ -14,6 +14,8 @@ from tamis.errors import ConfigError, DataError, DuplicateIdError
 from tamis.files import atomic_path
 
 if TYPE_CHECKING:
+    from tamis.data.rendered import RenderedRows
+    from tamis.methods.base import RankingInputs
     from tamis.models.state_selector import StateSelector
 
 SCORES_FILE = "scores.parquet"
@@ -194,3 +196,41 @@ class Scores:
                 name: table[name].to_numpy() for name in table.column_names if name not in _FIXED
             },
         )
+
+
+def row_scores(
+    method: str, inputs: RankingInputs, rows: RenderedRows, values: np.ndarray, *,
+    columns: Mapping[str, np.ndarray] | None = None, details: Mapping[str, Any] | None = None,
+    selector: StateSelector | None = None,
+) -> Scores:  # fmt: skip
+    """Put scores of usable rows, in the order of their ids, back to where the rows stand.
+
+    Args:
+        method: The method's key.
+        inputs: What was ranked.
+        rows: The fine-tuning set as rendered.
+        values: One score per usable row, in the order of `rows.id_order`.
+        columns: Further columns in that order.
+        details: See `Scores`.
+        selector: Likewise.
+
+    Returns:
+        Scores of all rows; NaN, with the outcome of their rendering, where not usable.
+    """
+
+    def spread(found: np.ndarray) -> np.ndarray:
+        whole = np.full(len(rows), np.nan)
+        whole[rows.id_order] = found
+        return whole
+
+    return Scores(
+        method=method,
+        ids=inputs.finetuning_set.ids,
+        source_ids=inputs.finetuning_set.source_ids,
+        values=spread(values),
+        outcome=[str(outcome) for outcome in rows.column("outcome")],
+        n_trained_tokens=rows.column("n_trained_tokens"),
+        columns={name: spread(found) for name, found in (columns or {}).items()},
+        details=details or {},
+        selector=selector,
+    )

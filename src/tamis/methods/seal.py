@@ -44,6 +44,7 @@ from tamis.models.adapter_trainer import ADAM_BETAS, Part
 from tamis.models.bilevel import BilevelRun, TwoStreams
 from tamis.models.checkpoint import optimizer_tensors, restore_optimizer
 from tamis.models.lora import LoraSettings
+from tamis.models.trunk import trunk_reads
 from tamis.rng import scoped_torch_seed
 
 Activation = Literal["softmax", "sigmoid"]
@@ -263,6 +264,10 @@ class SEAL(Method):
         if self.penalty_strength is not None:
             return self.penalty_strength
         return penalty_at(epoch, self.penalty_start, self.penalty_step, self.penalty_max)
+
+    def reads(self, n_layers: int) -> dict[str, list[str]]:
+        """See `Method.reads`."""
+        return trunk_reads(self.trunk_cut, n_layers)
 
     def rank(self, inputs: RankingInputs) -> Scores:
         """Train the selector and the models, then score every row.

@@ -7,7 +7,7 @@ Shapes: B rows, T tokens of the longest, D hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +32,16 @@ def depth_of(layer: float, n_layers: int) -> int:
             f"from 0 (the embeddings) to {n_layers}, or a fraction between 0 and 1."
         )
     return int(depth)
+
+
+def depths_of(layers: Iterable[float], n_layers: int) -> list[int]:
+    """Return the number of layers that each of these is, see `depth_of`."""
+    return [depth_of(layer, n_layers) for layer in layers]
+
+
+def state_names(depths: Iterable[int], readings: Sequence[str]) -> list[str]:
+    """Name the states at some depths, all positions of one beside each other."""
+    return [f"state:{depth}:{reading}" for depth in depths for reading in readings]
 
 
 @dataclass(frozen=True)

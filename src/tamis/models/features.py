@@ -10,9 +10,11 @@
 | `state:L:prompt_last` | the same at the token before the first trained one |
 
 L = 0 is the embeddings' output. All names asked for together come from one pass, which ends at the
-deepest layer that any of them needs. Rows are known by their tokens, so every method, data set and
-contamination rate that shares a cache shares the work. What else is made of the model (losses under
-models tuned from it, products of gradients) is kept beside them: see `tamis.models.kept_values`.
+deepest layer that any of them needs; who knows what others will ask of the same rows says so
+(`read_with`), and it is one pass for all. Rows are known by their tokens, so every method, data
+set and contamination rate that shares a cache shares the work. What else is made of the model
+(losses under models tuned from it, products of gradients) is kept beside them: see
+`tamis.models.kept_values`.
 
 Shapes: B rows, T tokens of the longest, D hidden size, n rows asked for.
 """
@@ -77,6 +79,11 @@ class FeatureCache:
         self.max_batch_tokens = max_batch_tokens or batch_tokens(lm.device)
         self.kept = KeptValues(lm, folder, memory_gib=memory_gib, disk_gib=disk_gib)
         self._keys: dict[int, tuple[Any, list[bytes]]] = {}
+        self._with: dict[int, tuple[Any, Sequence[str]]] = {}
+
+    def read_with(self, rows: RenderedRows, names: Sequence[str]) -> None:
+        """Whenever rows of these are read, take these features too, for whoever comes later."""
+        self._with[id(rows)] = rows, names
 
     def ensure(
         self, rows: RenderedRows | JoinedRows, names: Iterable[str],
@@ -88,21 +95,28 @@ class FeatureCache:
             ConfigError: A name does not exist, or the features need more disk than allowed.
         """
         n_layers = layer_count(self.lm.model)
-        features = [Feature.parse(name, n_layers) for name in dict.fromkeys(names)]
+        asked = [Feature.parse(name, n_layers) for name in dict.fromkeys(names)]
         keys = self.keys(rows)
-        depths = [n_layers if f.depth is None else f.depth for f in features]
+        depths = [n_layers if f.depth is None else f.depth for f in asked]
         self.note_reading(rows, max(depths, default=0))
         wanted: dict[bytes, int] = {}  # rows with equal tokens are one
         for index in rows.id_order:
-            if any(keys[index] not in self.kept.named(feature.name) for feature in features):
+            if any(keys[index] not in self.kept.named(feature.name) for feature in asked):
                 wanted.setdefault(keys[index], int(index))
         lacking = list(wanted.values())
         if not lacking:
             return
+        features = self._lacked_by(wanted, asked)
+        others = self._with.get(id(rows), (rows, ()))[1]
+        more = self._lacked_by(wanted, [Feature.parse(name, n_layers) for name in others])
+        more = [feature for feature in more if feature not in features]
         n_tokens = int(rows.lengths[lacking].sum())
+        needs = [expected_bytes(some, n_tokens, len(lacking), self.lm) for some in (features, more)]
+        if self.kept.has_room(sum(needs)):
+            features, needs = [*features, *more], [sum(needs)]
         self.kept.make_room(
             f"{', '.join(f.name for f in features)} of {len(lacking):,} rows with {n_tokens:,} "
-            "tokens", expected_bytes(features, n_tokens, len(lacking), self.lm), LESS_TO_KEEP,
+            "tokens", needs[0], LESS_TO_KEEP,
         )  # fmt: skip
         pending = PendingParts([self.kept.named(feature.name) for feature in features])
         done = 0
@@ -112,6 +126,10 @@ class FeatureCache:
             if progress:
                 progress(done, len(lacking), {})
         pending.write()
+
+    def _lacked_by(self, rows: Iterable[bytes], features: Sequence[Feature]) -> list[Feature]:
+        """Return the features that some of these rows lack."""
+        return [f for f in features if any(row not in self.kept.named(f.name) for row in rows)]
 
     def read(
         self, rows: RenderedRows | JoinedRows, names: Sequence[str],

@@ -95,6 +95,14 @@ class KeptValues:
             save_checkpoint(path, found, {})
         return found
 
+    def has_room(self, need: int) -> bool:
+        """Whether so many bytes can be kept where the values are; memory alone is not asked for."""
+        folder = self._folder or self.temporary
+        if folder is None:
+            return self._held + need <= self.memory_gib * _GIB
+        folder.mkdir(parents=True, exist_ok=True)
+        return need <= min(self.disk_gib * _GIB, shutil.disk_usage(folder).free)
+
     def make_room(self, what: str, need: int, advice: str = "") -> None:
         """Refuse what does not fit on the disk; without a folder, leave memory when it is full.
 
@@ -119,8 +127,8 @@ class KeptValues:
         folder = self._folder or self.temporary
         assert folder is not None, "one of the two was made above"
         folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder).free
-        if need > self.disk_gib * _GIB or need > free:
+        if not self.has_room(need):
+            free = shutil.disk_usage(folder).free
             raise ConfigError(
                 f"{what} need {need / _GIB:.1f} GiB in {folder}, where {free / _GIB:.1f} GiB are "
                 f"free and {self.disk_gib:g} GiB are allowed. {advice}Raise cache_gib, or give a "

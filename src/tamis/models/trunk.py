@@ -40,6 +40,17 @@ def resolve_cut(trunk_cut: float, n_layers: int) -> int:
     return int(cut)
 
 
+def trunk_reads(trunk_cut: float, n_layers: int) -> dict[str, list[str]]:
+    """Name what training above a trunk reads of its two sets; see `Method.reads`.
+
+    Raises:
+        ConfigError: `trunk_cut` leaves no layer to train.
+    """
+    cut = resolve_cut(trunk_cut, n_layers)
+    trunk = [f"trunk:{cut}"] if cut else []
+    return {"finetuning_set": ["loss", *trunk], "safe_set": trunk}
+
+
 def layers_of(model: Any) -> Any:
     """Return the decoder layers of a model, PEFT-wrapped or not."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model

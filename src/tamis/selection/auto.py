@@ -28,7 +28,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from tamis.methods import build_method
+from tamis.methods import build_method, merged_reads, reads_of
 from tamis.methods.base import Method, RankingInputs, check_inputs
 from tamis.methods.scores import Scores
 from tamis.selection.fuse import centred, evidence, learned_weights, rank_mean, shares
@@ -74,6 +74,11 @@ class Auto(Method):
         if all(signal.only_clears for signal in self.signals.values()):
             raise ValueError("every signal has only_clears=true: one at least must judge")
         return self
+
+    def reads(self, n_layers: int) -> dict[str, list[str]]:
+        """See `Method.reads`."""
+        built = [build_method(one.method, one.options) for one in self.signals.values()]
+        return merged_reads([reads_of(method, n_layers) for method in built])
 
     def rank(self, inputs: RankingInputs) -> Scores:
         """Run every signal, then fuse.

@@ -239,7 +239,7 @@ def test_the_guard_is_named_and_warned_of(classifier: str) -> None:
     assert (details["backend"], details["reads"]) == ("classifier", "labels")
     assert (details["safe"], details["unsafe"]) == (["safe"], ["unsafe"])
     assert details["notes"] == [
-        f"{classifier} judged these rows: do not evaluate what is trained on them with it."
+        f"{classifier} judged these rows: do not evaluate models trained on them with it."
     ]
 
 

@@ -17,8 +17,8 @@ from tamis.data.row_views import JoinedRows
 from tamis.data.template import RenderConfig, RenderedRows, render
 from tamis.errors import ConfigError
 from tamis.models import row_store
-from tamis.models.feature_names import READINGS
-from tamis.models.features import FeatureCache
+from tamis.models.feature_names import READINGS, Feature
+from tamis.models.features import FeatureCache, expected_bytes
 from tamis.models.load import LanguageModel
 from tamis.models.loss import has_plain_head
 
@@ -113,6 +113,50 @@ def test_all_names_come_from_one_pass(tiny_lm: LanguageModel) -> None:
             cache.states(rows(), name)
 
     assert forward_passes(tiny_lm, ask) == (0, 0)
+
+
+def test_what_others_will_ask_comes_from_the_same_pass(tiny_lm: LanguageModel) -> None:
+    """With the values that it would have had; rows that were said nothing of are read as asked."""
+    cache, mine = FeatureCache(tiny_lm, max_batch_tokens=10_000), rows()
+    cache.read_with(mine, ALL)
+    has_plain_head(tiny_lm.model)
+    assert forward_passes(tiny_lm, lambda: cache.ensure(mine, ALL[2:3])) == (1, 1)
+    assert forward_passes(tiny_lm, lambda: cache.ensure(mine, ALL)) == (0, 0)
+    alone = FeatureCache(tiny_lm, max_batch_tokens=10_000)
+    for name in ALL[2:]:
+        torch.testing.assert_close(
+            cache.states(mine, name), alone.states(rows(), name), equal_nan=True, rtol=0, atol=0
+        )
+    np.testing.assert_array_equal(cache.losses(mine), alone.losses(rows()))
+    assert forward_passes(tiny_lm, lambda: alone.ensure(mine, ["trunk:1"])) != (0, 0)
+
+
+def test_what_others_will_ask_is_left_where_it_has_no_room(
+    tiny_lm: LanguageModel, tmp_path: Path
+) -> None:
+    """They cost a reading of their own then, and nobody is refused for them."""
+    n_tokens = int(rows().lengths[USABLE].sum())
+    few = Feature.parse("state:1:response_mean", 2)
+    room = expected_bytes([few], n_tokens, len(USABLE), tiny_lm) / 2**30
+    cache, mine = FeatureCache(tiny_lm, tmp_path, disk_gib=1.5 * room), rows()
+    cache.read_with(mine, ALL)
+    cache.ensure(mine, [few.name])
+    assert [path.name for path in tmp_path.glob("*/*") if any(path.iterdir())] == [
+        few.name.replace(":", "-")
+    ]
+
+
+def test_only_what_is_lacking_is_read(tiny_lm: LanguageModel) -> None:
+    """Losses that are there do not run the layers above a trunk again."""
+    cache = FeatureCache(tiny_lm)
+    cache.ensure(rows(), ["loss"])
+    mlp: list[int] = []
+    handle = tiny_lm.model.model.layers[1].mlp.register_forward_pre_hook(lambda *_: mlp.append(1))
+    cache.ensure(rows(), ["loss", "trunk:1"])
+    handle.remove()
+    assert mlp == []
+    found, expected = cache.trunk(rows(), 1)(USABLE[0]), plain_states(tiny_lm, USABLE[0])[1]
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
 
 
 def test_a_pass_ends_at_the_deepest_layer_asked_for(tiny_lm: LanguageModel) -> None:
