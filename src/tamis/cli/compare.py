@@ -9,6 +9,7 @@ with its reason, and the others run.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,7 @@ from tamis.cli.compare_results import summary
 from tamis.cli.stages import Common, stage_model
 from tamis.data.example import Examples, content_of
 from tamis.data.load import load_examples
+from tamis.errors import TruncatedResponseError
 from tamis.evaluation.labels import NO_LIST_OF_ROWS, Label, join_labels, read_labels
 from tamis.evaluation.row_shapes import RowShapes, row_shapes
 from tamis.files import write_json
@@ -71,9 +73,7 @@ class Prepared:
         """Return the length of some rows: tokens, or characters where there is no model."""
         if self.model is None:
             return np.array([sum(len(m.content) for m in row.messages) for row in rows])
-        from tamis.data.template import render
-
-        return np.asarray(render(rows, self.model.tokenizer, self.config.render).lengths)
+        return np.asarray(self.model.renderings.render(rows, self.config.render).lengths)
 
 
 def prepare(
@@ -135,6 +135,9 @@ def run_compare(
     config, shapes = prepared.config, prepared.shapes
     common = _common(config, report, prepared.overwrite)
     say = say or (lambda line: None)
+    if prepared.model is not None and not all(prepared.finished):
+        with contextlib.suppress(TruncatedResponseError):  # where it may not be cut, parts may fit
+            prepared.model.renderings.render(prepared.examples, config.render)  # parts are of it
     cells: list[Cell] = []
     measures: list[dict[str, Any]] = []
     refused: dict[Job, str] = {}

@@ -118,9 +118,23 @@ class RenderedRows(Sequence[RenderedRow]):
 
     facts: TemplateFacts
 
-    def __init__(self, rows: ArrowRows, facts: TemplateFacts) -> None:
+    def __init__(
+        self,
+        rows: ArrowRows,
+        facts: TemplateFacts,
+        *,
+        chosen: Sequence[int] | np.ndarray[Any, np.dtype[np.int64]] | None = None,
+    ) -> None:
         self._rows = rows
+        self._chosen = None if chosen is None else np.asarray(chosen, dtype=np.int64)
         self.facts = facts
+
+    def part(self, places: Sequence[int]) -> RenderedRows:
+        """Return the rows at some places, in that order, sharing the storage."""
+        chosen = np.asarray(places, dtype=np.int64)
+        if self._chosen is not None:
+            chosen = self._chosen[chosen]
+        return RenderedRows(self._rows, self.facts, chosen=chosen)
 
     @classmethod
     def from_rows(
@@ -151,7 +165,7 @@ class RenderedRows(Sequence[RenderedRow]):
         return cls(write_rows(schema, records()), facts)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._rows) if self._chosen is None else len(self._chosen)
 
     def __getitem__(self, index: int) -> RenderedRow:  # type: ignore[override]
         position = operator.index(index)
@@ -159,7 +173,8 @@ class RenderedRows(Sequence[RenderedRow]):
             position += len(self)
         if not 0 <= position < len(self):
             raise IndexError(f"row {index} of {len(self)}")
-        batch, row = self._rows.locate(position)
+        place = position if self._chosen is None else int(self._chosen[position])
+        batch, row = self._rows.locate(place)
         return RenderedRow(
             id=batch.column("id")[row].as_py(),
             input_ids=_integers(batch.column("input_ids")[row]),
@@ -180,19 +195,23 @@ class RenderedRows(Sequence[RenderedRow]):
         schema = self._rows.schema
         if name not in schema.names or pa.types.is_list(schema.field(name).type):
             raise KeyError(name)
-        values: np.ndarray[Any, Any] = self._rows.column(name).to_numpy()
+        values: np.ndarray[Any, Any] = self._stored(name).to_numpy()
         return values
+
+    def _stored(self, name: str) -> Any:
+        column = self._rows.column(name)
+        return column if self._chosen is None else column.take(self._chosen)
 
     @functools.cached_property
     def ids(self) -> list[str]:
         """One unique id per row."""
-        ids: list[str] = self._rows.column("id").to_pylist()
+        ids: list[str] = self._stored("id").to_pylist()
         return ids
 
     @functools.cached_property
     def source_ids(self) -> list[str | None]:
         """The user's own id per row; None where there is none."""
-        ids: list[str | None] = self._rows.column("source_id").to_pylist()
+        ids: list[str | None] = self._stored("source_id").to_pylist()
         return ids
 
     @functools.cached_property
@@ -233,7 +252,7 @@ class RenderedRows(Sequence[RenderedRow]):
         """Return the first n tokens of each row, fewer where it has fewer."""
         import pyarrow.compute as pc
 
-        starts: list[list[int]] = pc.list_slice(self._rows.column("input_ids"), 0, n).to_pylist()
+        starts: list[list[int]] = pc.list_slice(self._stored("input_ids"), 0, n).to_pylist()
         return starts
 
     def counts(self) -> dict[str, int]:

@@ -186,9 +186,11 @@ class BilevelRun:
         features.ensure(rows, ["loss", *trunk], progress("base losses"))
         for name in list(sets)[1:]:
             features.ensure(sets[name], trunk, progress(f"trunk of the {name}"))
+        # On a CPU separate passes are as full, and spare gathering each adapter's rows per layer.
+        mixed = lm.device.type != "cpu" and not gradient_checkpointing
         self.trainer = AdapterTrainer(
             lm.model, adapters, lora, seed=seed, learning_rate=learning_rate,
-            max_gradient_norm=max_gradient_norm, mixed=not gradient_checkpointing,
+            max_gradient_norm=max_gradient_norm, mixed=mixed,
         )  # fmt: skip
         self.forward = RowForward(
             self.trainer.model, joined, cut=cut, device=lm.device,

@@ -202,6 +202,24 @@ def test_one_adapters_step_leaves_the_other_bit_equal(trainer: AdapterTrainer) -
     assert all(torch.equal(v, before[k]) for k, v in trainer.parameters["lower"].items())
 
 
+def test_adapters_learn_the_same_in_one_pass_and_apart() -> None:
+    """A GPU runs the rows of both together, a CPU does not: the gradients are the same."""
+    tensors = []
+    for mixed in (True, False):
+        trainer = AdapterTrainer(
+            toy.llama(), ["upper", "lower"], LORA, seed=0, learning_rate=1e-2,
+            max_gradient_norm=1.0, mixed=mixed,
+        )  # fmt: skip
+        descend(trainer, part(), part("lower", n=6))
+        tensors.append({name: {k: v.detach().clone() for k, v in parameters.items()}
+                        for name, parameters in trainer.parameters.items()})  # fmt: skip
+        trainer.close()
+    together, apart = tensors
+    for name in ("upper", "lower"):
+        for key, value in apart[name].items():
+            torch.testing.assert_close(together[name][key], value, rtol=0, atol=2e-5)
+
+
 def test_training_leaves_the_base_model_bit_equal(tiny_lm: LanguageModel) -> None:
     """Only the adapters learn."""
     model = toy.llama()
