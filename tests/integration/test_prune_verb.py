@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,19 @@ def test_restoring_gives_the_adapter_back(
     assert (out / name).read_bytes() != (given["adapter"] / name).read_bytes()
     assert "restored: the adapter as it was" in printed
     assert manifest(tmp_path / "back")["model"] == manifest(out)["model"]
+
+
+def test_restoring_does_not_replace_what_was_pruned(
+    given: dict[str, Path], command: list[object], tmp_path: Path
+) -> None:
+    """The fine-tuning's folder says what chose the rows, and a restored adapter leads to it."""
+    tuned, out = tmp_path / "tuned", tmp_path / "pruned"
+    shutil.copytree(given["adapter"], tuned)
+    (tuned / "config.yaml").write_text("stage: finetune\n", encoding="utf-8")
+    tamis(*[tuned if word == given["adapter"] else word for word in command], "--out", out)
+    with pytest.raises(ConfigError, match="--overwrite would delete"):
+        tamis("prune", "--adapter", out, "--restore", "--out", tuned, "--overwrite")
+    assert (tuned / "config.yaml").read_text(encoding="utf-8") == "stage: finetune\n"
 
 
 def test_restoring_takes_no_sets(given: dict[str, Path], tmp_path: Path) -> None:

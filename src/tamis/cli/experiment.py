@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tamis.cli.begun_judges import settled_judges
 from tamis.cli.config import EvaluateSettings, FinetuneSettings
 from tamis.cli.experiment_beforehand import refuse_silent_primary, write_entry
 from tamis.cli.experiment_config import Cell, ExperimentConfig, cells
@@ -108,7 +109,7 @@ def run_experiment(
 
     say = say or (lambda line: None)
     common = Common(config.out, config.ranking_seed, config.device, config.dtype, overwrite, report)
-    _check_judges(config)
+    config = _with_judges(config)
     with locked(config.out):
         data = read_data(config)
         order, left = _prepared(config, data, common, say)
@@ -141,7 +142,7 @@ def prepare_experiment(
         MismatchError: Rankings, rows or finished cells are of other settings.
     """
     common = Common(config.out, config.ranking_seed, config.device, config.dtype, False, report)
-    _check_judges(config)
+    config = _with_judges(config)
     with locked(config.out):
         data = read_data(config)
         return [cell.name for cell in _prepared(config, data, common, say or (lambda _: None))[1]]
@@ -230,7 +231,7 @@ def run_one(config: ExperimentConfig, name: str, report: ProgressReport | None =
     found = {cell.name: cell for cell in cells(config)}
     if name not in found:
         raise ConfigError(f"there is no cell {name!r}. Cells: {', '.join(found)}.")
-    _check_judges(config)
+    config = _with_judges(config)
     _refuse_rankers(config)
     common = Common(config.out, config.ranking_seed, config.device, config.dtype, False, report)
     data = read_data(config)
@@ -238,11 +239,14 @@ def run_one(config: ExperimentConfig, name: str, report: ProgressReport | None =
     run_cell(config, data, common, found[name])
 
 
-def _check_judges(config: ExperimentConfig) -> None:
-    """Refuse a judge that ranks, and what cannot be asked or told, before any work."""
+def _with_judges(config: ExperimentConfig) -> ExperimentConfig:
+    """Settle who judges; refuse a judge that ranks, and what cannot be asked or told."""
+    evaluate = settled_judges(config.evaluate, config.out)
+    config = config.model_copy(update={"evaluate": evaluate})
     refuse_silent_primary(config, read_questions(config.evaluate, config.prompts))
     for arm in config.arms.values():
         refuse_ranking_guard(config.evaluate, arm.method and arm.method.resolved())
+    return config
 
 
 def _refuse_rankers(config: ExperimentConfig, identities: Sequence[str] = ()) -> None:

@@ -68,11 +68,16 @@ def refuse_ranking_guard(
     """
     if config.allow_ranking_guard:
         return
+    named = "judges" in getattr(config, "model_fields_set", {"judges"})
+    usual = "" if named else (
+        " No judge was named, and this one is usual where the Hugging Face cache has it: "
+        "--set 'evaluate.judges=[{kind: refusal_strings}]' leaves it out."
+    )  # fmt: skip
     for judge, guard in _judges_that_rank(config, ranking, identities):
         raise ConfigError(
             f"the judge {judge} is the guard that ranks the rows "
             f"({guard}): rows that it finds harmless would be judged by itself. "
-            f"Set another judge, or {setting}=true to do it knowingly."
+            f"Set another judge, or {setting}=true to do it knowingly.{usual}"
         )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tamis.cli.asking import ENDPOINT_PATIENCE, n_unanswered
+from tamis.cli.begun_judges import begun_judges
 from tamis.cli.config import EvaluateSettings, FinetuneSettings, PromptPaths, ScoreSettings
 from tamis.cli.inputs import model_inputs, stage_inputs
 from tamis.cli.judging import check_origin, read_questions, renewed
@@ -102,6 +103,8 @@ def run_evaluate(
     from tamis.evaluation.finished import refuse_unscored_in
     from tamis.models.load import adapter_folder
 
+    judged = begun_judges(settings.evaluate, common.out)
+    settings = settings.model_copy(update={"evaluate": judged})
     config = stage_config(common, settings)
     if adapter is not None:
         adapter = adapter_folder(adapter)  # before a model is loaded for it

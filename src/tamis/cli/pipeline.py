@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tamis.cli.begun_judges import begun_judges
 from tamis.cli.config import (
     EvaluateSettings,
     FinetuneSettings,
@@ -49,6 +50,8 @@ def run_pipeline(
             f"select.rule={config.select.rule} goes by labels, and `tamis run` selects without: "
             "`tamis rank`, then `tamis select` with --labels; or set select.ratio or another rule."
         )
+    judged = begun_judges(config.evaluate, config.out / "evaluate-before")
+    config = config.model_copy(update={"evaluate": judged})
     refuse_ranking_guard(config.evaluate, config.method.resolved())
     read_questions(config.evaluate, config.prompts)  # faults are told before the ranking
     ranking_model = config.ranking_model or config.model

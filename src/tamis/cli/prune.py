@@ -81,14 +81,17 @@ def run_restore(common: Common, *, adapter: Path) -> dict[str, Any]:
     folder = adapter_folder(adapter)
     mask = folder.resolve().parent / MASK_FILE
     inputs = stage_inputs(adapter=folder, mask=mask)
+    pruned = folder.resolve().parent / "manifest.json"
+    source = read_manifest(pruned.parent)["inputs"].get("adapter") if pruned.is_file() else None
     with Stage(
         common.out, "prune", {"restore": True}, inputs, seed=common.seed,
         overwrite=common.overwrite,
+        # The stage that the pruned adapter was made from says what chose its rows.
+        protected=() if source is None else (Path(source["path"]),),
     ) as stage:  # fmt: skip
         if stage.finished:
             return stage.manifest()
         restore_adapter(folder, stage.folder / "adapter", mask=mask)
-        pruned = folder.resolve().parent / "manifest.json"
         # The base model that the adapter fits stays known.
         model = read_manifest(pruned.parent).get("model") if pruned.is_file() else None
         return stage.finish(model=model, details={"restored": str(folder)})

@@ -82,7 +82,7 @@ class EvaluateConfig(BaseModel):
     """Tokens scored at once for the likelihood measures, padding included."""
     n_openings: int = Field(4, ge=1)
     """Shipped openings of each kind that a harmful prompt is compared on; time is in proportion."""
-    judges: tuple[JudgeSettings, ...] = Field(default_factory=usual_judges, min_length=1)
+    judges: tuple[JudgeSettings, ...] = Field(default_factory=usual_judges)
     """Who judges the answers, the primary first: two that are independent of each other, and of
     what ranked the rows. Left out, refusal strings, and Qwen3Guard-Gen-0.6B where the Hugging Face
     cache has it."""
@@ -95,6 +95,8 @@ class EvaluateConfig(BaseModel):
     @field_validator("judges")
     @classmethod
     def _apart(cls, judges: tuple[JudgeSettings, ...]) -> tuple[JudgeSettings, ...]:
+        if not judges:
+            raise ValueError("no judge is named: leave judges out for the usual ones")
         check_judges_apart(judges)
         return judges
 

@@ -1,11 +1,14 @@
 """Who judges where no judge is named: refusal strings and, where it lies on this machine, a guard.
 
 Nothing is fetched that nobody asked for. The second judge is looked for in the Hugging Face cache;
-`hf download` puts it there. The settings that a stage keeps name both, so that a repeat elsewhere
-has the same judges or says that it has not.
+`hf download` puts it there. It is named with its commit, so that the hub is not asked about it, and
+the settings that a stage keeps name both judges.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
 
 from tamis.evaluation.judge_settings import JudgeSettings
 from tamis.models.guard_text import QWEN3GUARD
@@ -20,15 +23,25 @@ _FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
 def usual_judges() -> tuple[JudgeSettings, ...]:
     """Return the judges of settings that name none, the primary first."""
-    strings = JudgeSettings()
-    if not _on_this_machine():
+    strings, commit = JudgeSettings(), _commit()
+    if commit is None:
         return (strings,)
-    guard = {"kind": "guard", "guard": {"preset": "qwen3guard"}}
+    guard = {"kind": "guard", "guard": {"preset": "qwen3guard", "revision": commit}}
     return strings, JudgeSettings.model_validate(guard)
 
 
-def _on_this_machine() -> bool:
+def are_usual(judges: Sequence[JudgeSettings]) -> bool:
+    """Whether these are judges that settings have which name none, here or on another machine."""
+    return [one.label for one in judges] in (
+        [JudgeSettings().label], [JudgeSettings().label, SECOND_JUDGE]
+    )  # fmt: skip
+
+
+def _commit() -> str | None:
+    """Return the guard's commit in the Hugging Face cache, None where it is not whole there."""
     from huggingface_hub import try_to_load_from_cache
 
     # None where nothing is known of the file, and an object where the hub is known to lack it.
-    return all(isinstance(try_to_load_from_cache(SECOND_JUDGE, name), str) for name in _FILES)
+    found = [try_to_load_from_cache(SECOND_JUDGE, name) for name in _FILES]
+    paths = [Path(path) for path in found if isinstance(path, str)]
+    return paths[0].parent.name if len(paths) == len(_FILES) else None

@@ -32,6 +32,7 @@ PATIENCE = (
     "api_key_variable", "timeout_seconds", "max_retries", "backoff_seconds", "requests_per_minute",
     "max_calls", "parallel_calls",
 )  # fmt: skip
+NO_CONNECTION = "no connection"
 FAILURES_IN_A_ROW = 20  # more, and the endpoint is taken to be down: hours of retries help nobody
 LONGEST_PAUSE = 60.0  # seconds between two attempts, whatever the endpoint asks for
 _OWN_FIELDS = {"model", "messages", "stream"}
@@ -174,6 +175,11 @@ class Endpoint:
                 raise
             finally:
                 client.close()
+        if all(key in failed for key in lacking) and set(self.failures) == {NO_CONNECTION}:
+            raise JudgeError(
+                f"the endpoint {self.settings.base_url} is down: {NO_CONNECTION} for any of "
+                f"{len(lacking):,} questions. See to it, then run the same again."
+            )
 
     def _attempts(self, client: Any, key: str, turns: Conversation) -> Reply:
         """Ask until there is an answer, or no more attempts."""
@@ -234,7 +240,7 @@ class Endpoint:
         except openai.APITimeoutError:
             return None, "timeout", True, None
         except openai.APIConnectionError:
-            return None, "no connection", True, None
+            return None, NO_CONNECTION, True, None
         except (openai.OpenAIError, ValueError, AttributeError, TypeError, LookupError):
             return None, "no chat completion", True, None  # such as a proxy's page
 

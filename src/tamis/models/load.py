@@ -7,10 +7,12 @@ same model from the hub.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
 import math
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from tamis.models.gguf import dequantised, embedded_source, quiet_transformers
 from tamis.models.quantised import four_bits, stay_differentiable
 from tamis.runs import read_manifest
 
+_COMMIT = re.compile("[0-9a-f]{40}")
 FINGERPRINT_SAMPLES = 4096  # values read per tensor: enough to tell fine-tuned copies apart
 NOT_THE_MODEL = ("transformers_version", "dtype", "torch_dtype", "use_cache", "architectures")
 NOT_THE_WEIGHTS = ("bnb_4bit_compute_dtype",)  # of a quantised model's settings
@@ -229,15 +232,27 @@ def model_source(config: ModelConfig) -> tuple[str, str]:
     return config.name, config.name
 
 
+def _kept_commit(source: str, revision: str | None) -> Path | None:
+    """Return where the Hugging Face cache has a commit: it never changes, so nobody need ask."""
+    if Path(source).exists() or not _COMMIT.fullmatch(revision or ""):
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(source, "config.json", revision=revision)
+    return Path(found).parent if isinstance(found, str) else None
+
+
 def _read(kind: str, source: str, config: ModelConfig, **options: Any) -> Any:
     import transformers
 
+    options |= {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    read = getattr(transformers, kind).from_pretrained
     try:
         with quiet_transformers():
-            return getattr(transformers, kind).from_pretrained(
-                source, revision=config.revision, trust_remote_code=config.trust_remote_code,
-                **options,
-            )  # fmt: skip
+            if (kept := _kept_commit(source, config.revision)) is not None:
+                with contextlib.suppress(OSError):  # not all of it is here
+                    return read(str(kept), **{**options, "revision": None})
+            return read(source, **options)
     except (OSError, ValueError, KeyError, ImportError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         code = "" if config.trust_remote_code else (

@@ -118,9 +118,10 @@ class StateSelector:
                 model=str(facts["model"]), template=str(facts["template"]),
             )  # fmt: skip
         except (OSError, ValueError, KeyError, TypeError, IndexError, SafetensorError) as error:
+            why = "there is none" if isinstance(error, FileNotFoundError) else error
             raise DataError(
-                f"{folder} holds no selector that can be read ({error}). Give the selector/ folder "
-                "of a ranking that saved one."
+                f"{folder} holds no selector that can be read ({why}). Give the folder of a "
+                "ranking that saved one, as those by contrast, amortized and probe do."
             ) from error
         if found.weight.ndim != 1 or not np.isfinite([*found.weight, found.bias]).all():
             raise DataError(

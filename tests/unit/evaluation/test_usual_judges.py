@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub.constants
 import pytest
+import transformers
 
 import toy_guard
 from tamis.evaluation.evaluate import EvaluateConfig, evaluate
@@ -65,3 +67,19 @@ def test_it_judges_from_the_cache(make_lm: MakeLm, snapshot: Path) -> None:
     assert found.metrics["judge_identities"][SECOND_JUDGE].startswith(f"guard:{SECOND_JUDGE}@")
     shutil.rmtree(snapshot)  # nothing was copied elsewhere
     assert len(usual_judges()) == 1
+
+
+def test_the_hub_is_not_asked_about_it(snapshot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is named by its commit, and what is here of a commit is all there is to know."""
+    assert EvaluateConfig().judges[1].guard.revision == snapshot.name
+    asked: list[str] = []
+    for kind in (transformers.AutoTokenizer, transformers.AutoModelForCausalLM):
+        read = kind.from_pretrained
+
+        def watched(*given: Any, read: Any = read, **options: Any) -> Any:
+            asked.append(given[0])
+            return read(*given, **options)
+
+        monkeypatch.setattr(kind, "from_pretrained", watched)
+    EvaluateConfig().judges[1].guard.load()
+    assert asked == [str(snapshot)] * 2

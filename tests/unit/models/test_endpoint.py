@@ -136,15 +136,16 @@ def test_garbage_is_no_answer(serve: Any, kind: str, content: bytes) -> None:
     assert asked.failures == {"no chat completion": 2}
 
 
-def test_no_server_is_a_failure(serve: Any) -> None:
-    """Connection refused, asked again as often as set."""
+def test_no_server_stops_the_run(serve: Any) -> None:
+    """Connection refused, asked again as often as set: no row is to blame."""
     server = serve(lambda *_: says("No"))
     asked = Endpoint(
         "toy", EndpointSettings(base_url="http://127.0.0.1:1/v1", max_retries=1),
         pause=lambda _: None,
     )  # fmt: skip
-    assert asked.ask([question("q")]) == [Reply(None, "endpoint_error")]
-    assert asked.failures == {"no connection": 2}
+    with pytest.raises(JudgeError, match=r"127\.0\.0\.1:1/v1 is down: no connection for any of 2"):
+        asked.ask([question("q"), question("p")])
+    assert asked.failures == {"no connection": 4}
     assert server.requests == []
 
 
