@@ -6,49 +6,62 @@ goes on, an experiment whose cells run elsewhere: each keeps what its first call
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from tamis.errors import DataError
+from tamis.cli.experiment_beforehand import read_entries
 from tamis.evaluation.evaluate import EvaluateConfig
 from tamis.evaluation.judge_settings import JudgeSettings
 from tamis.evaluation.usual_judges import are_usual
-from tamis.files import read_json_object, write_json
 from tamis.stage_files import CONFIG
-
-JUDGES = "judges.json"
 
 
 def begun_judges(config: EvaluateConfig, folder: Path) -> EvaluateConfig:
     """Take the usual judges of the evaluation in a folder, if there is one and none is named."""
-    if "judges" in config.model_fields_set:
-        return config
-    try:
-        earlier = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-        return _with(config, earlier["config"]["evaluate"]["judges"])
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
-        return config
+    return _with(config, _of_stage(folder))
 
 
 def settled_judges(config: EvaluateConfig, out: Path) -> EvaluateConfig:
-    """Take the usual judges of an experiment, if none is named; the first call writes them."""
+    """Take the usual judges of an experiment's record or cells, if none is named.
+
+    What is returned names its judges: no cell looks for others.
+
+    Raises:
+        DataError: The record is damaged.
+    """
     if "judges" in config.model_fields_set:
         return config
-    path = out / JUDGES
-    try:
-        return _with(config, read_json_object(path)["judges"])
-    except (DataError, KeyError):
-        write_json(path, {"judges": [judge.model_dump(mode="json") for judge in config.judges]})
-        return config
+    cells = sorted((out / "cells").glob("*/*/evaluate"))
+    for earlier in (*(entry.judges for entry in read_entries(out)), *map(_of_stage, cells)):
+        if (found := _with(config, earlier)) is not config:
+            return found
+    return config.model_copy(update={"judges": config.judges})
 
 
-def _with(config: EvaluateConfig, given: Sequence[Any]) -> EvaluateConfig:
+def _of_stage(folder: Path) -> Sequence[Any] | None:
+    """Return the judges that an evaluation was asked for, as it keeps them."""
     try:
-        judges = tuple(JudgeSettings.model_validate(one) for one in given)
-    except (ValidationError, TypeError):
+        earlier = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+        return list(earlier["config"]["evaluate"]["judges"])
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+        return None
+
+
+def _with(config: EvaluateConfig, earlier: Sequence[Any] | None) -> EvaluateConfig:
+    if "judges" in config.model_fields_set or not earlier:
         return config
-    return config.model_copy(update={"judges": judges}) if are_usual(judges) else config
+    judges = tuple(_read(earlier))
+    usual = len(judges) == len(earlier) and are_usual(judges)
+    return config.model_copy(update={"judges": judges}) if usual else config
+
+
+def _read(earlier: Sequence[Any]) -> Iterator[JudgeSettings]:
+    for one in earlier:
+        try:
+            yield JudgeSettings.model_validate(one)
+        except ValidationError:
+            return

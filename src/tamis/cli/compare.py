@@ -2,9 +2,9 @@
 
 Every cell (rows x method x seed) is a ranking in a folder of its own, so that a killed comparison
 goes on where it stopped. All of them share one cache: what the model makes of a row is computed
-once for every method and every contamination rate, in one reading: the method that reads a row
-first takes what the others will ask for. A ranking that ends in an error is recorded
-with its reason, and the others run.
+once for every method and every contamination rate, in one reading of those that name what they
+read: whichever comes first takes what the others will ask for. A ranking that ends in an error is
+recorded with its reason, and the others run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tamis.cli.compare_results import summary
 from tamis.cli.stages import Common, stage_model
 from tamis.data.example import Examples, content_of
 from tamis.data.load import load_examples
-from tamis.errors import TruncatedResponseError
+from tamis.errors import TamisError
 from tamis.evaluation.labels import NO_LIST_OF_ROWS, Label, join_labels, read_labels
 from tamis.evaluation.row_shapes import RowShapes, row_shapes
 from tamis.files import write_json
@@ -135,8 +135,8 @@ def run_compare(
     config, shapes = prepared.config, prepared.shapes
     common = _common(config, report, prepared.overwrite)
     say = say or (lambda line: None)
-    if prepared.model is not None and not all(prepared.finished):
-        with contextlib.suppress(TruncatedResponseError):  # where it may not be cut, parts may fit
+    if prepared.also:
+        with contextlib.suppress(TamisError):  # every ranking says so by itself, or has other rows
             prepared.model.renderings.render(prepared.examples, config.render)  # parts are of it
     cells: list[Cell] = []
     measures: list[dict[str, Any]] = []

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Mapping
+import functools
+from collections.abc import Collection
 from typing import Any
 
 from tamis.cli.compare_config import CompareConfig
-from tamis.errors import ConfigError
 from tamis.methods import build_method, merged_reads, reads_of
 
 
@@ -26,14 +26,17 @@ def features_of_all(
     from tamis.models.trunk import trunk_is_exact
 
     n_layers = layer_count(model.model)
-    found: list[Mapping[str, list[str]]] = []
+    exact = functools.cache(lambda cut: trunk_is_exact(model.model, cut, model.device))
+    found: list[dict[str, list[str]]] = []
     for name, settings in config.methods.items():
-        if name in left:
-            method = build_method(settings.name, settings.options)
-            with contextlib.suppress(ConfigError):  # its ranking will say so
-                found.append(reads_of(method, n_layers))
-    reads = merged_reads(found)
-    features = {name: Feature.parse(name, n_layers) for names in reads.values() for name in names}
-    vain = {name for name, feature in features.items() if feature.kind == "trunk"
-            and not trunk_is_exact(model.model, feature.depth or 0, model.device)}  # fmt: skip
-    return {which: [name for name in names if name not in vain] for which, names in reads.items()}
+        if name not in left:
+            continue
+        # A fault is its ranking's to tell; the others share what they read all the same.
+        with contextlib.suppress(Exception):
+            reads = reads_of(build_method(settings.name, settings.options), n_layers)
+            found.append({
+                which: [each.name for each in (Feature.parse(one, n_layers) for one in names)
+                        if each.kind != "trunk" or exact(each.depth)]
+                for which, names in reads.items()
+            })  # fmt: skip
+    return merged_reads(found)

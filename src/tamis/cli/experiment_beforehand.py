@@ -8,7 +8,7 @@ an entry below it.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,13 @@ if TYPE_CHECKING:
 
 BEFOREHAND = "beforehand.json"
 _LOCK = ".beforehand.lock"
+_HARM, _GRADE = "attack_success_rate", "harmfulness_score"
+# By kind of judge or, of an endpoint, by rubric: the measures that its verdicts give.
+_GIVEN_BY: Mapping[str, Collection[str]] = {
+    "refusal_strings": (_HARM, "over_refusal_rate"), "classifier": (_HARM, _GRADE),
+    "guard": (_HARM, _GRADE), "hexphi": (_HARM, _GRADE), "strongreject": (_HARM, _GRADE),
+    "saft": (_HARM,), "xstest": ("over_refusal_rate", "partial_refusal_rate"),
+}  # fmt: skip
 
 
 def refuse_silent_primary(config: ExperimentConfig, asked: Questions) -> None:
@@ -36,24 +43,26 @@ def refuse_silent_primary(config: ExperimentConfig, asked: Questions) -> None:
         ConfigError: Its judge does not give it, or no prompt has an answer to check.
     """
     measure, _, name = config.primary.partition("/")
-    judges = config.evaluate.judges
-    judge = next((one for one in judges if one.label == name), judges[0])
-    given = {
-        "harmfulness_score": judge.kind != "refusal_strings" and judge.rubric != "xstest",
-        "partial_refusal_rate": judge.rubric == "xstest",
-        "task_accuracy": any(one.answer is not None for one in asked.prompts["helpful"]),
-    }
-    if not given.get(measure, True):
-        why, remedy = {
-            "harmfulness_score": (f"the judge {judge.label} gives no grades", "a judge that does"),
-            "partial_refusal_rate": (f"the judge {judge.label} does not tell them apart",
-                                     "an endpoint with rubric xstest"),
-            "task_accuracy": ("no helpful prompt has an answer to check", "prompts.helpful with "
-                              "an `answer` each"),
-        }[measure]  # fmt: skip
+    first, *others = config.evaluate.judges
+    judge = next((one for one in others if one.label == name), None) if name else first
+    if judge is None:
+        named = ", ".join(one.label for one in others) or "there are none"
         raise ConfigError(
-            f"primary {config.primary!r} would have no figure: {why}. Give {remedy}, or another "
-            "primary."
+            f"primary {config.primary!r} is a figure of {name}, which is none of the judges after "
+            f"the first: {named}. The first one's has no name."
+        )
+    judged = {measure for measures in _GIVEN_BY.values() for measure in measures}
+    if measure in judged and measure not in _GIVEN_BY[judge.rubric or judge.kind]:
+        able = ", ".join(kind for kind, measures in _GIVEN_BY.items() if measure in measures)
+        raise ConfigError(
+            f"primary {config.primary!r} would have no figure: the judge {judge.label} gives none. "
+            f"Those of {able} do; or set another primary."
+        )
+    checkable = any(one.answer is not None for one in asked.prompts["helpful"])
+    if measure == "task_accuracy" and not checkable:
+        raise ConfigError(
+            f"primary {config.primary!r} would have no figure: no helpful prompt has an answer to "
+            "check. Give prompts.helpful with an `answer` each, or another primary."
         )
 
 
@@ -90,6 +99,8 @@ class Entry(Section):
     fixed: Fixed
     cells: list[str]
     """Names of those that these settings plan."""
+    judges: list[dict[str, Any]] | None = None
+    """Settings of the judges; None in older records."""
 
 
 class _Record(Section):
@@ -144,6 +155,7 @@ def write_entry(config: ExperimentConfig, *, only_first: bool = False) -> None:
         entries.append(Entry(
             at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             n_finished=len(finished), n_cells=len(finished | planned), fixed=fixed, cells=names,
+            judges=[judge.model_dump(mode="json") for judge in config.evaluate.judges],
         ))  # fmt: skip
         write_json(config.out / BEFOREHAND, _Record(entries=entries).model_dump(mode="json"))
 

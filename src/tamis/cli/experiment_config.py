@@ -169,13 +169,6 @@ class ExperimentConfig(Section):
             raise ValueError(f"references names {unknown}, which arms does not have")
         if self.primary.partition("/")[0] not in MEASURES:
             raise ValueError(f"primary {self.primary!r} is none of {', '.join(MEASURES)}")
-        others = [judge.label for judge in self.evaluate.judges[1:]]
-        by = self.primary.partition("/")[2]
-        if by and by not in others:
-            raise ValueError(
-                f"primary {self.primary!r} is a figure of {by}, which is none of the judges after "
-                f"the first: {', '.join(others) or 'there are none'}. The first one's has no name"
-            )
         if not self.parts:
             raise ValueError("parts is empty: leave it out for all rows")
         for name, values in (("seeds", self.seeds), ("selection_ratios", self.selection_ratios),

@@ -17,6 +17,7 @@ from tamis.evaluation.judge_settings import JudgeSettings
 from tamis.evaluation.judges import RefusalStrings
 from tamis.evaluation.preference import chosen_comparisons
 from tamis.evaluation.rankers_guard import is_rankers_guard
+from tamis.evaluation.usual_judges import are_usual
 from tamis.files import write_json
 from tamis.runs import Stage
 from tamis.stage_files import MANIFEST
@@ -68,9 +69,8 @@ def refuse_ranking_guard(
     """
     if config.allow_ranking_guard:
         return
-    named = "judges" in getattr(config, "model_fields_set", {"judges"})
-    usual = "" if named else (
-        " No judge was named, and this one is usual where the Hugging Face cache has it: "
+    usual = "" if not are_usual(config.judges) else (
+        " These are the judges where none is named and the Hugging Face cache has the guard: "
         "--set 'evaluate.judges=[{kind: refusal_strings}]' leaves it out."
     )  # fmt: skip
     for judge, guard in _judges_that_rank(config, ranking, identities):

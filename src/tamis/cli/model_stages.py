@@ -103,8 +103,9 @@ def run_evaluate(
     from tamis.evaluation.finished import refuse_unscored_in
     from tamis.models.load import adapter_folder
 
-    judged = begun_judges(settings.evaluate, common.out)
-    settings = settings.model_copy(update={"evaluate": judged})
+    if not common.overwrite:
+        judged = begun_judges(settings.evaluate, common.out)
+        settings = settings.model_copy(update={"evaluate": judged})
     config = stage_config(common, settings)
     if adapter is not None:
         adapter = adapter_folder(adapter)  # before a model is loaded for it

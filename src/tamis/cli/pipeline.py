@@ -50,8 +50,9 @@ def run_pipeline(
             f"select.rule={config.select.rule} goes by labels, and `tamis run` selects without: "
             "`tamis rank`, then `tamis select` with --labels; or set select.ratio or another rule."
         )
-    judged = begun_judges(config.evaluate, config.out / "evaluate-before")
-    config = config.model_copy(update={"evaluate": judged})
+    if not overwrite:
+        judged = begun_judges(config.evaluate, config.out / "evaluate-before")
+        config = config.model_copy(update={"evaluate": judged})
     refuse_ranking_guard(config.evaluate, config.method.resolved())
     read_questions(config.evaluate, config.prompts)  # faults are told before the ranking
     ranking_model = config.ranking_model or config.model

@@ -82,7 +82,8 @@ def run_restore(common: Common, *, adapter: Path) -> dict[str, Any]:
     mask = folder.resolve().parent / MASK_FILE
     inputs = stage_inputs(adapter=folder, mask=mask)
     pruned = folder.resolve().parent / "manifest.json"
-    source = read_manifest(pruned.parent)["inputs"].get("adapter") if pruned.is_file() else None
+    made = read_manifest(pruned.parent) if pruned.is_file() else {}
+    source = made.get("inputs", {}).get("adapter")
     with Stage(
         common.out, "prune", {"restore": True}, inputs, seed=common.seed,
         overwrite=common.overwrite,

@@ -23,18 +23,20 @@ _FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
 def usual_judges() -> tuple[JudgeSettings, ...]:
     """Return the judges of settings that name none, the primary first."""
-    strings, commit = JudgeSettings(), _commit()
-    if commit is None:
-        return (strings,)
-    guard = {"kind": "guard", "guard": {"preset": "qwen3guard", "revision": commit}}
-    return strings, JudgeSettings.model_validate(guard)
+    commit = _commit()
+    return (JudgeSettings(),) if commit is None else _both(commit)
 
 
 def are_usual(judges: Sequence[JudgeSettings]) -> bool:
     """Whether these are judges that settings have which name none, here or on another machine."""
-    return [one.label for one in judges] in (
-        [JudgeSettings().label], [JudgeSettings().label, SECOND_JUDGE]
-    )  # fmt: skip
+    if len(judges) == 1:
+        return judges[0] == JudgeSettings()
+    return len(judges) > 1 and tuple(judges) == _both(judges[1].guard.revision)
+
+
+def _both(commit: str | None) -> tuple[JudgeSettings, JudgeSettings]:
+    guard = {"kind": "guard", "guard": {"preset": "qwen3guard", "revision": commit}}
+    return JudgeSettings(), JudgeSettings.model_validate(guard)
 
 
 def _commit() -> str | None:

@@ -39,7 +39,7 @@ from tamis.data.rendered import RenderedRows
 from tamis.errors import ConfigError
 from tamis.methods.base import Method, RankingInputs
 from tamis.methods.scores import Scores
-from tamis.models.feature_names import depth_of
+from tamis.models.feature_names import depth_of, state_names
 from tamis.models.lora import layer_count
 
 if TYPE_CHECKING:
@@ -170,6 +170,16 @@ class Direction(Method):
             raise ValueError("layer=generated is LARF's choice: set variant=larf, or layer=auto")
         return self
 
+    def reads(self, n_layers: int) -> dict[str, list[str]]:
+        """See `Method.reads`; nothing where the layer is yet to be chosen."""
+        if isinstance(self.layer, str):
+            return {}
+        return {"finetuning_set": self._features(depth_of(self.layer, n_layers))}
+
+    def _features(self, depth: int) -> list[str]:
+        readings = {"larf": ["response_last"], "datashield": ["response_mean", "prompt_last"]}
+        return state_names([depth], readings[self.variant])
+
     def rank(self, inputs: RankingInputs) -> Scores:
         """Choose the layer, then score every row; unusable rows are NaN with their outcome.
 
@@ -183,8 +193,7 @@ class Direction(Method):
         rows.check_usable("finetuning_set")
         order = rows.id_order
         depth, chosen = self._choose_layer(inputs, anchors, known)
-        readings = {"larf": ["response_last"], "datashield": ["response_mean", "prompt_last"]}
-        names = [f"state:{depth}:{reading}" for reading in readings[self.variant]]
+        names = self._features(depth)
         inputs.features.ensure(rows, names, inputs.progress("states"))
         complied, refused = (_states(inputs, part, names[0]) for part in known.values())
         states = [_states(inputs, rows, name) for name in names]

@@ -156,7 +156,7 @@ class Endpoint:
         self, lacking: Mapping[str, Conversation], failed: dict[str, Reply],
         progress: Progress | None,
     ) -> None:  # fmt: skip
-        client = self._client()
+        client, before = self._client(), self.failures.copy()
         with ThreadPoolExecutor(self.settings.parallel_calls) as pool:
             waiting: dict[Future[Reply], str] = {
                 pool.submit(self._attempts, client, key, turns): key
@@ -175,7 +175,8 @@ class Endpoint:
                 raise
             finally:
                 client.close()
-        if all(key in failed for key in lacking) and set(self.failures) == {NO_CONNECTION}:
+        faults = set(self.failures - before)
+        if all(key in failed for key in lacking) and faults == {NO_CONNECTION}:
             raise JudgeError(
                 f"the endpoint {self.settings.base_url} is down: {NO_CONNECTION} for any of "
                 f"{len(lacking):,} questions. See to it, then run the same again."

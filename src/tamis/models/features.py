@@ -109,14 +109,17 @@ class FeatureCache:
         features = self._lacked_by(wanted, asked)
         others = self._with.get(id(rows), (rows, ()))[1]
         more = self._lacked_by(wanted, [Feature.parse(name, n_layers) for name in others])
-        more = [feature for feature in more if feature not in features]
         n_tokens = int(rows.lengths[lacking].sum())
-        needs = [expected_bytes(some, n_tokens, len(lacking), self.lm) for some in (features, more)]
-        if self.kept.has_room(sum(needs)):
-            features, needs = [*features, *more], [sum(needs)]
+
+        def size(features: Sequence[Feature]) -> int:
+            return expected_bytes(features, n_tokens, len(lacking), self.lm)
+
+        for feature in sorted(more, key=lambda feature: size([feature])):
+            if feature not in features and self.kept.has_room(size([*features, feature])):
+                features.append(feature)
         self.kept.make_room(
             f"{', '.join(f.name for f in features)} of {len(lacking):,} rows with {n_tokens:,} "
-            "tokens", needs[0], LESS_TO_KEEP,
+            "tokens", size(features), LESS_TO_KEEP,
         )  # fmt: skip
         pending = PendingParts([self.kept.named(feature.name) for feature in features])
         done = 0

@@ -232,16 +232,6 @@ def model_source(config: ModelConfig) -> tuple[str, str]:
     return config.name, config.name
 
 
-def _kept_commit(source: str, revision: str | None) -> Path | None:
-    """Return where the Hugging Face cache has a commit: it never changes, so nobody need ask."""
-    if Path(source).exists() or not _COMMIT.fullmatch(revision or ""):
-        return None
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(source, "config.json", revision=revision)
-    return Path(found).parent if isinstance(found, str) else None
-
-
 def _read(kind: str, source: str, config: ModelConfig, **options: Any) -> Any:
     import transformers
 
@@ -249,9 +239,13 @@ def _read(kind: str, source: str, config: ModelConfig, **options: Any) -> Any:
     read = getattr(transformers, kind).from_pretrained
     try:
         with quiet_transformers():
-            if (kept := _kept_commit(source, config.revision)) is not None:
-                with contextlib.suppress(OSError):  # not all of it is here
-                    return read(str(kept), **{**options, "revision": None})
+            if _COMMIT.fullmatch(config.revision or "") and not Path(source).exists():
+                # What is here of a commit never changes: the hub is asked only for what is not.
+                here: dict[str, Any] = {"local_files_only": True}
+                if kind != "AutoTokenizer":
+                    here["adapter_kwargs"] = dict(here)
+                with contextlib.suppress(OSError, ValueError):
+                    return read(source, **options, **here)
             return read(source, **options)
     except (OSError, ValueError, KeyError, ImportError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)

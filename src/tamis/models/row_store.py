@@ -107,22 +107,25 @@ class PendingParts:
     def __init__(self, stores: Sequence[RowStore]) -> None:
         self._stores = stores
         self._values: list[dict[bytes, Tensor]] = [{} for _ in stores]
-        self._bytes = self._rows = 0
+        self._bytes = [0 for _ in stores]
 
     def add(self, keys: Sequence[bytes], values: Sequence[Sequence[Tensor]]) -> None:
-        """Take a batch's values; write when there is enough for a part."""
-        for store, kept, new in zip(self._stores, self._values, values, strict=True):
+        """Take a batch's values; write those of a store when there is enough for a part."""
+        for which, (kept, new) in enumerate(zip(self._values, values, strict=True)):
+            store = self._stores[which]
             lacking = [(k, value) for k, value in zip(keys, new, strict=True) if k not in store]
             kept |= {key: value.clone() for key, value in lacking}  # without the batch's padding
-            self._bytes += sum(value.nbytes for _, value in lacking)
-        self._rows += len(keys)
-        if self._bytes >= PART_BYTES or self._rows >= PART_ROWS:
-            self.write()
+            self._bytes[which] += sum(value.nbytes for _, value in lacking)
+            if self._bytes[which] >= PART_BYTES or len(kept) >= PART_ROWS:
+                self._write(which)
 
     def write(self) -> None:
         """Write what there is."""
-        for store, kept in zip(self._stores, self._values, strict=True):
-            if kept:
-                store.append(list(kept), list(kept.values()))
-                kept.clear()
-        self._bytes = self._rows = 0
+        for which in range(len(self._stores)):
+            self._write(which)
+
+    def _write(self, which: int) -> None:
+        if kept := self._values[which]:
+            self._stores[which].append(list(kept), list(kept.values()))
+            kept.clear()
+        self._bytes[which] = 0

@@ -8,7 +8,10 @@ import huggingface_hub.constants
 import pytest
 import yaml
 
-from tamis.cli.begun_judges import JUDGES, begun_judges, settled_judges
+from tamis.cli.begun_judges import begun_judges, settled_judges
+from tamis.cli.experiment_beforehand import write_entry
+from tamis.cli.experiment_config import ExperimentConfig
+from tamis.errors import DataError
 from tamis.evaluation.evaluate import EvaluateConfig
 from tamis.evaluation.judge_settings import JudgeSettings
 from tamis.evaluation.usual_judges import SECOND_JUDGE
@@ -81,7 +84,6 @@ def test_judges_that_were_named_are_not_taken_for_usual_ones(tmp_path: Path) -> 
     named = EvaluateConfig(judges=(JudgeSettings(), MINE))
     assert begun_judges(named, folder) is named
     assert settled_judges(named, tmp_path) is named
-    assert not (tmp_path / JUDGES).exists()
 
 
 @pytest.mark.parametrize("text", ["", "[", "config: {}", "config: {evaluate: {judges: [1]}}"])
@@ -92,13 +94,49 @@ def test_a_folder_that_says_nothing_of_judges_changes_nothing(tmp_path: Path, te
     assert begun_judges(config, tmp_path) is config
 
 
-def test_all_cells_of_an_experiment_have_the_judges_of_its_first_call(
-    hub: Hub, tmp_path: Path
+@pytest.mark.parametrize("changed", [{"unsafe": [" Unsafe"]}, {"guard": "Qwen/Qwen3Guard-Gen-4B"}])
+def test_a_named_guard_with_other_settings_is_not_the_usual_one(
+    changed: dict[str, object], tmp_path: Path
 ) -> None:
-    """On whatever machine they run."""
-    assert names(settled_judges(EvaluateConfig(), tmp_path)) == [STRINGS]
+    """Though its name in tables may be the same."""
+    guard = {"kind": "guard", "name": SECOND_JUDGE, "guard": {"preset": "qwen3guard", **changed}}
+    judges = (JudgeSettings(), JudgeSettings.model_validate(guard))
+    folder = begun(tmp_path, EvaluateConfig(judges=judges))
+    assert names(begun_judges(EvaluateConfig(), folder)) == [STRINGS]
+
+
+def experiment(out: Path) -> ExperimentConfig:
+    """Return the settings of an experiment that name no judge."""
+    return ExperimentConfig.model_validate({
+        "finetuning_set": "rows.jsonl", "out": out, "arms": {"nothing": {}, "everything": {}},
+    })  # fmt: skip
+
+
+def test_all_cells_of_an_experiment_have_the_judges_of_its_record(hub: Hub, tmp_path: Path) -> None:
+    """On whatever machine they run; a new one has what is usual there."""
+    write_entry(experiment(tmp_path))
     hub.come()
     assert names(settled_judges(EvaluateConfig(), tmp_path)) == [STRINGS]
     other = settled_judges(EvaluateConfig(n_openings=2), tmp_path / "other")
     assert names(other) == [STRINGS, SECOND_JUDGE]
     assert other.n_openings == 2
+
+
+def test_without_a_record_of_judges_finished_cells_tell(hub: Hub, tmp_path: Path) -> None:
+    """An experiment of an earlier version; no cell looks for others by itself."""
+    cell = tmp_path / "cells" / "all" / "nothing" / "evaluate"
+    cell.mkdir(parents=True)
+    begun(cell, EvaluateConfig())
+    hub.come()
+    settled = settled_judges(EvaluateConfig(), tmp_path)
+    assert names(settled) == [STRINGS]
+    assert begun_judges(settled, tmp_path / "elsewhere") is settled
+    fresh = settled_judges(EvaluateConfig(), tmp_path / "fresh")
+    assert begun_judges(fresh, cell) is fresh
+
+
+def test_a_damaged_record_is_told(tmp_path: Path) -> None:
+    """Nobody can say who judged."""
+    (tmp_path / "beforehand.json").write_text('{"entries": [1]}', encoding="utf-8")
+    with pytest.raises(DataError, match=r"beforehand\.json"):
+        settled_judges(EvaluateConfig(), tmp_path)

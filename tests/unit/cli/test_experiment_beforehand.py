@@ -6,12 +6,13 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from tamis.cli.experiment import run_experiment, run_one
 from tamis.cli.experiment_beforehand import (
+    _GIVEN_BY,
     beforehand,
     read_entries,
     refuse_silent_primary,
@@ -20,7 +21,9 @@ from tamis.cli.experiment_beforehand import (
 from tamis.cli.experiment_config import ExperimentConfig, cells
 from tamis.errors import ConfigError, DataError, TamisError
 from tamis.evaluation.finished import Questions
+from tamis.evaluation.judge_settings import JudgeSettings
 from tamis.evaluation.prompts import Prompt
+from tamis.evaluation.rubrics import RUBRICS
 from tamis.files import write_json
 
 ARMS: dict[str, Any] = {"nothing": {}, "everything": {}, "uniform": {"method": "uniform"}}
@@ -178,13 +181,30 @@ def test_a_file_in_place_of_the_folder_is_named(tmp_path: Path) -> None:
         write_entry(settings(tmp_path))
 
 
+GUARD = {"kind": "guard", "name": "g", "guard": {"guard": "m"}}
+
+
+def rubric(name: str) -> dict[str, Any]:
+    """Return the settings of a judge behind an endpoint, named as its rubric."""
+    policy = {"policy": __file__} if name == "hexphi" else {}
+    return {"kind": "endpoint", "model": "m", "rubric": name, "name": name, **policy,
+            "endpoint": {"base_url": "http://127.0.0.1:1/v1"}}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("primary", "judges", "answer", "match"),
     [
-        ("harmfulness_score", [{}], None, "the judge refusal_strings gives no grades"),
-        ("harmfulness_score/g", [{}, {"kind": "guard", "name": "g", "guard": {"guard": "m"}}],
-         None, None),
-        ("partial_refusal_rate", [{}], None, "does not tell them apart"),
+        ("harmfulness_score", [{}], None, "the judge refusal_strings gives none. Those of class"),
+        ("harmfulness_score/g", [{}, GUARD], None, None),
+        ("harmfulness_score/hexphi", [{}, rubric("hexphi")], None, None),
+        ("harmfulness_score/saft", [{}, rubric("saft")], None, "the judge saft gives none"),
+        ("over_refusal_rate", [GUARD, {}], None, "the judge g gives none"),
+        ("over_refusal_rate/g", [{}, GUARD], None, "Those of refusal_strings, xstest do"),
+        ("attack_success_rate", [rubric("xstest")], None, "the judge xstest gives none"),
+        ("partial_refusal_rate", [{}], None, "Those of xstest do"),
+        ("partial_refusal_rate/xstest", [{}, rubric("xstest")], None, None),
+        ("attack_success_rate/other", [{}, GUARD], None, "none of the judges after the first: g"),
+        ("attack_success_rate/other", [{}], None, "there are none"),
         ("task_accuracy", [{}], None, "no helpful prompt has an answer to check"),
         ("task_accuracy", [{}], "4", None),
         ("attack_success_rate", [{}], None, None),
@@ -203,3 +223,22 @@ def test_a_primary_that_nothing_gives_is_refused(
         return
     with pytest.raises(ConfigError, match=match):
         refuse_silent_primary(config, asked)
+
+
+def test_every_kind_and_rubric_says_which_measures_it_gives() -> None:
+    """A new one must."""
+    kinds = get_args(JudgeSettings.model_fields["kind"].annotation)
+    assert {*kinds, *RUBRICS} - {"endpoint"} == set(_GIVEN_BY)
+
+
+def test_the_record_says_who_judges(tmp_path: Path) -> None:
+    """So that cells that run elsewhere have the same judges; older records do not say."""
+    config = settings(tmp_path, evaluate={"judges": [{}, GUARD]})
+    write_entry(config)
+    (entry,) = read_entries(config.out)
+    found = [JudgeSettings.model_validate(one) for one in entry.judges or ()]
+    assert tuple(found) == config.evaluate.judges
+    record = json.loads((config.out / "beforehand.json").read_text())
+    del record["entries"][0]["judges"]
+    write_json(config.out / "beforehand.json", record)
+    assert read_entries(config.out)[0].judges is None

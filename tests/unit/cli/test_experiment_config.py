@@ -97,7 +97,6 @@ def test_a_cell_without_fine_tuning_is_evaluated_only() -> None:
         ({"references": ["other"]}, "which arms does not have"),
         ({"references": []}, "references is empty"),
         ({"references": ["everything", "everything"]}, "references .* repeat one"),
-        ({"primary": "attack_success_rate/other"}, "none of the judges after the first"),
         ({"seeds": [1, 1]}, r"seeds \[1, 1\] repeat one"),
         ({"budgets": ["steps", "steps"]}, "budgets .* repeat one"),
         ({"primary": "prefrence_margin"}, "primary 'prefrence_margin' is none of"),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 import toy
 from tamis.errors import ConfigError, MismatchError
@@ -348,3 +349,21 @@ def test_settings_that_change_the_output_change_the_fingerprint(
     before = weights_fingerprint(model)
     setattr(model.config, setting, value)
     assert (weights_fingerprint(model) == before) == same
+
+
+@pytest.mark.parametrize(("revision", "asked"), [("a" * 40, ["here", "hub"]), ("main", ["hub"])])
+def test_a_commit_is_asked_of_the_hub_only_where_it_is_not_whole_here(
+    revision: str, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit never changes; a branch may have moved."""
+    found: list[str] = []
+
+    def read(_source: str, **options: Any) -> Any:
+        found.append("here" if options.get("local_files_only") else "hub")
+        if found[-1] == "here":
+            raise ValueError("no tokenizer")
+        return toy.tokenizer()
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", read)
+    load_tokenizer(ModelConfig(name="x/m", revision=revision))
+    assert found == asked
