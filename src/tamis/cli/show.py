@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -24,11 +25,12 @@ from tamis.report.terminal import terminal_summary
 from tamis.report.text import visible
 
 _BAR_WIDTH = 40
+JUST_NOW = 10.0  # seconds
 
 
 def stage_summary(manifest: Mapping[str, Any], out: Path) -> RenderableType:
     """Return what a user wants after a stage: its tables, what was left out, notes, where."""
-    lines = [f"{manifest['stage']} finished in {manifest['timings']['seconds']:.1f} s -> {out}"]
+    lines = [f"{manifest['stage']} {_when(manifest)} -> {out}"]
     for role in ("data", "safe_set", "harmful_set", "trusted_set"):
         load = (manifest.get(role) or {}).get("load") or {}
         if load.get("n_quarantined"):
@@ -47,6 +49,16 @@ def stage_summary(manifest: Mapping[str, Any], out: Path) -> RenderableType:
     if manifest["stage"] == "prune":
         return _plain("\n".join([*_prune_lines(details), *lines]))
     return Group(terminal_summary([out]), _plain("\n".join(lines)))
+
+
+def _when(manifest: Mapping[str, Any]) -> str:
+    """Say whether the stage was done now, or was there from an earlier command."""
+    took = f"{manifest['timings']['seconds']:.1f} s"
+    finished = datetime.datetime.fromisoformat(manifest["finished"])
+    age = (datetime.datetime.now(datetime.UTC) - finished).total_seconds()
+    if age < JUST_NOW:
+        return f"finished in {took}"
+    return f"was there already, finished {finished:%Y-%m-%d %H:%M} UTC in {took}"
 
 
 def _plain(text: str) -> Text:

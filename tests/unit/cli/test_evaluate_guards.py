@@ -141,6 +141,7 @@ def test_an_adapter_of_unknown_origin_is_said_to_be_one(
     terminal = Console(file=io.StringIO(), width=500)
     terminal.print(stage_summary(manifest, tmp_path / "out"))
     assert terminal.file.getvalue().count("whether a judge is the guard") == 1
+    assert "note: one judge, which no second one checks. `hf download" in terminal.file.getvalue()
     assert said(tuned.judged(str(tmp_path / "strings"), adapter=moved)) == ""
 
 
