@@ -109,7 +109,7 @@ def run_experiment(
 
     say = say or (lambda line: None)
     common = Common(config.out, config.ranking_seed, config.device, config.dtype, overwrite, report)
-    config = _with_judges(config, anew=overwrite)
+    config = _with_judges(config)
     with locked(config.out):
         data = read_data(config)
         order, left = _prepared(config, data, common, say)
@@ -239,9 +239,9 @@ def run_one(config: ExperimentConfig, name: str, report: ProgressReport | None =
     run_cell(config, data, common, found[name])
 
 
-def _with_judges(config: ExperimentConfig, *, anew: bool = False) -> ExperimentConfig:
+def _with_judges(config: ExperimentConfig) -> ExperimentConfig:
     """Settle who judges; refuse a judge that ranks, and what cannot be asked or told."""
-    evaluate = config.evaluate if anew else settled_judges(config.evaluate, config.out)
+    evaluate = settled_judges(config.evaluate, config.out)
     config = config.model_copy(update={"evaluate": evaluate})
     refuse_silent_primary(config, read_questions(config.evaluate, config.prompts))
     for arm in config.arms.values():
