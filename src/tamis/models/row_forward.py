@@ -16,6 +16,7 @@ from torch import Tensor
 from tamis.data.batch import pad_batch, token_budget_batches
 from tamis.data.rendered import RenderedRows
 from tamis.data.row_views import FirstTokens, JoinedRows
+from tamis.models.attention import attention_with_gradients
 from tamis.models.batches import to_device
 from tamis.models.features import Progress
 from tamis.models.loss import has_plain_head, row_losses
@@ -78,10 +79,11 @@ class RowForward:
             adapters: The adapter of each; None takes the active one for all.
         """
         batch = to_device(pad_batch([self.rows[i] for i in indices]), self.device)
-        again = self.recompute and torch.is_grad_enabled()
+        again, width = self.recompute and torch.is_grad_enabled(), batch["input_ids"].shape[1]
         with (
-            self._from_trunk(indices, batch["input_ids"].shape[1]),
+            self._from_trunk(indices, width),
             recomputing(self.model, self.cut) if again else contextlib.nullcontext(),
+            attention_with_gradients(self.model, width, recompute=again),
         ):
             sums, counts = row_losses(self.model, batch, adapters)
         return sums / counts

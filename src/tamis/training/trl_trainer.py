@@ -27,6 +27,7 @@ from trl import SFTConfig, SFTTrainer
 from tamis.data.batch import pad_batch
 from tamis.data.rendered import OK, RenderedRow, RenderedRows
 from tamis.errors import ConfigError
+from tamis.models.attention import attention_with_gradients
 from tamis.models.load import LanguageModel
 from tamis.models.lora import attach_adapters, detach_adapters
 from tamis.models.loss import has_plain_head, token_losses
@@ -154,7 +155,9 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:  # fmt: skip
         """Return the mean loss per trained token of the whole optimiser step, in nats."""
-        losses, _ = token_losses(model, inputs)
+        width, again = inputs["input_ids"].shape[1], self.args.gradient_checkpointing
+        with attention_with_gradients(model, width, recompute=again):
+            losses, _ = token_losses(model, inputs)
         # Counted over all micro-batches of the step, so that splitting a batch changes nothing.
         n_tokens = len(losses) if num_items_in_batch is None else num_items_in_batch
         return losses.sum() / n_tokens

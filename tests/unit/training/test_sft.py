@@ -105,6 +105,23 @@ def test_batches_are_the_rendered_rows(make_lm: MakeLm, tmp_path: Path) -> None:
     assert seen == expected
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_bfloat16_takes_the_attention_with_the_faster_backward_pass(
+    checkpointing: bool, make_lm: MakeLm, tmp_path: Path
+) -> None:
+    """Unless layers run twice; see tests/unit/models/test_attention.py."""
+    lm, seen = make_lm(dtype="bfloat16"), []
+    config = RECIPE.model_copy(update={"gradient_checkpointing": checkpointing})
+    hook = lm.model.register_forward_pre_hook(
+        lambda *_: seen.append(torch.backends.cuda.flash_sdp_enabled())
+    )
+    run(lm, tmp_path, config=config)
+    hook.remove()
+    in_training = seen[1:]  # the first asks whether the output projection is a plain one
+    assert in_training
+    assert set(in_training) == {checkpointing}
+
+
 def test_the_first_loss_is_the_base_models_loss_per_trained_token(make_lm: MakeLm) -> None:
     """B starts at zero, so step 1 on all rows has the base model's mean token loss."""
     lm = make_lm()
