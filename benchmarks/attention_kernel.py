@@ -28,6 +28,7 @@ from tamis.models.lora import LoraSettings
 from tamis.models.row_forward import RowForward
 from tamis.models.row_gradients import RowGradients, batches_of, products_with
 
+RANK = 16
 KERNELS: dict[str, Any] = {
     "fused": lambda *_, **__: contextlib.nullcontext(),
     "chosen": row_forward.attention_with_gradients,
@@ -51,11 +52,12 @@ def main() -> None:
 
     def gradients(kernel: str) -> np.ndarray[Any, Any]:
         row_forward.attention_with_gradients = KERNELS[kernel]  # type: ignore[assignment]
-        found, run = RowGradients(lm.model, rank=16, seed=0), forward(lm.model)
-        nothing = {name: torch.zeros(0, 1) for name in found.modules}
+        found, run = RowGradients(lm.model, rank=RANK, seed=0), forward(lm.model)
+        nothing = {name: torch.zeros(1, len(module.weight), RANK)
+                   for name, module in found.modules.items()}  # fmt: skip
         batches = batches_of(run, run.order.tolist())
         products = [products_with(found, run, indices, nothing) for indices in batches]
-        return torch.cat(products).double().numpy()
+        return torch.cat(products)[:, 1:].double().numpy()
 
     def steps(kernel: str) -> None:
         row_forward.attention_with_gradients = KERNELS[kernel]  # type: ignore[assignment]
