@@ -193,7 +193,7 @@ def read_settings(
         if not separator:
             raise ConfigError(f"--set {text!r} has no '='. Write --set key=value.")
         try:
-            parsed = yaml.safe_load(value)
+            parsed = yaml.load(value, _UniqueKeys)
         except yaml.YAMLError as error:
             raise ConfigError(f"--set {text!r}: the value is not YAML ({error}).") from error
         _merge(values, _nested(_full_key(cls, key.strip(), values), parsed))
@@ -207,9 +207,25 @@ def read_settings(
     return settings
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that stands twice: the last one would win without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build a mapping whose keys differ."""
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key.value!r} is given twice: keep one of them, or give one "
+                    "another name", key.start_mark,
+                )  # fmt: skip
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"config {str(path)!r} cannot be read: {error}") from error
     if not isinstance(values, dict):

@@ -43,7 +43,7 @@ class Times:
         if found is None and self.cached:  # what is done for a row is done: the rest is constant
             found = max(self.few[0], self.many[0])
         if found is None:  # at most in proportion
-            most = self.many[0] * max(1.0, tokens / self.many[1])
+            most = self.many[0] * max(1.0, tokens / max(1, self.many[1]))
             found = most if most <= LITTLE_MINUTES else None
         return None if found is None else found + self.once
 

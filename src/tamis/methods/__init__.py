@@ -123,7 +123,7 @@ def settings_error(what: str, error: Any) -> ConfigError:
         if fault["type"] == "extra_forbidden":
             reason = "unknown option"
         lines.append(f"{key}: {reason}{given}")
-    return ConfigError("; ".join(lines) + ".")
+    return ConfigError("; ".join(lines).removesuffix(".") + ".")
 
 
 def reads_of(ranker: Any, n_layers: int) -> dict[str, list[str]]:

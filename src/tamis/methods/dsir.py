@@ -167,9 +167,10 @@ class DSIR(Method):
         sizes = np.asarray(own.counts.sum(axis=1), dtype=np.int64)
         long_enough = (own.n_tokens >= self.min_tokens) & (sizes > 0)
         if not long_enough.any():
+            both = "" if self.text == "both" else ", or set text=both"
             raise ConfigError(
                 f"none of the {len(sizes)} rows has {max(self.min_tokens, 1)} tokens to count "
-                f"(text={self.text}): lower dsir.min_tokens, or set text=both."
+                f"(text={self.text}): lower dsir.min_tokens (now {self.min_tokens}){both}."
             )
         safe = self._totals(inputs, "safe_set")
         other = (

@@ -238,6 +238,12 @@ def test_known_rows_that_take_no_longer_are_a_constant() -> None:
     assert Times((1.0, 10), (2.0, 20), once=5.0).minutes(100) == pytest.approx(15.0)
 
 
+def test_rows_without_a_token_to_train_on_give_a_bound_or_nothing() -> None:
+    """As where the limits leave none of the sample."""
+    assert Times((0.2, 0), (0.1, 0)).minutes(0) == 0.1
+    assert Times((2.0, 0), (1.0, 0)).minutes(0) is None
+
+
 @pytest.mark.parametrize(
     ("method", "why"),
     [
