@@ -1,5 +1,6 @@
 """Backward passes with the attention kernel that ranking takes, against torch's fused one.
 
+Rows of any length take it here: the limit above which ranking does not was set by these figures.
 In bfloat16 on a CPU: gradients of single rows (`gradient`) and steps of an adapter on all layers
 (`excess`). Peak memory is of one pass over all rows of each arm; losses and squared lengths of the
 gradients are compared with those of the same weights in float32.
@@ -20,7 +21,7 @@ from environment import environment, interleaved, labelled_rows, spread, write_r
 
 from tamis.data.template import RenderConfig, render
 from tamis.memory import PeakMemory
-from tamis.models import row_forward
+from tamis.models import attention, row_forward
 from tamis.models.adapter_trainer import AdapterTrainer, Part
 from tamis.models.batches import batch_tokens
 from tamis.models.load import load_model
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", default="attention")
     arguments = parser.parse_args()
+    attention.LONGEST = 2 * arguments.tokens
     lm = load_model(dtype="bfloat16")
     config = RenderConfig(max_prompt_tokens=arguments.tokens, max_response_tokens=arguments.tokens)
     rows = render(labelled_rows(arguments.rows, 1)[0], lm.tokenizer, config)
