@@ -27,7 +27,7 @@ def make_folder(folder: Path) -> None:
     """Make a folder for results, unless it is there.
 
     Raises:
-        ConfigError: It is a file, or lies below one.
+        ConfigError: It is a file or lies below one, or the system makes no folder there.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -35,6 +35,17 @@ def make_folder(folder: Path) -> None:
         raise ConfigError(
             f"{folder} is a file or lies below one, and results go into a folder. Give {ELSEWHERE}."
         ) from error
+    except OSError as error:
+        raise ConfigError(
+            f"no folder can be made at {folder} ({error.strerror}). Give {ELSEWHERE}."
+        ) from error
+
+
+def empty_quarantine(folder: Path, role: str) -> Path:
+    """Return the file of the bad records of a set; what a killed run left of it is removed."""
+    path = folder / f"{_QUARANTINE}{'' if role == 'data' else f'-{role}'}.jsonl"
+    path.unlink(missing_ok=True)
+    return path
 
 
 def is_quarantine(name: str) -> bool:

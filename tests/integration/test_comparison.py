@@ -224,4 +224,6 @@ def test_a_selector_refuses_other_limits(folder: Path, compared: Any, tmp_path: 
                    folder / "model", "--set", "max_response_tokens=4",
                    "--out", tmp_path)  # fmt: skip
     assert result.returncode == 2
-    assert "another chat template, tokenizer or length limits" in result.stderr.replace("\n", " ")
+    said = " ".join(result.stderr.split())
+    assert "other render settings: max_response_tokens 1024 (here 4)." in said
+    assert "Give --set render.max_response_tokens=1024." in said

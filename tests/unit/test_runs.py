@@ -11,7 +11,7 @@ import pytest
 from tamis.errors import ConfigError, DataError, MismatchError
 from tamis.files import file_sha256, json_line
 from tamis.runs import Stage, read_manifest
-from tamis.stage_files import deletions
+from tamis.stage_files import deletions, make_folder
 
 
 def stage(folder: Path, *, overwrite: bool = False, seed: int = 0, **inputs: Path) -> Stage:
@@ -120,6 +120,12 @@ def test_results_do_not_go_into_a_file(tmp_path: Path) -> None:
         ):
             pass
     assert (tmp_path / "notes").read_text() == "mine"
+
+
+def test_where_no_folder_can_be_made_is_said() -> None:
+    """The system's reason and what to give, not a bare error number."""
+    with pytest.raises(ConfigError, match=r"no folder can be made at /proc/x.* Give another"):
+        make_folder(Path("/proc/x/y"))
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "\udcff"])

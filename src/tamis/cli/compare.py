@@ -19,6 +19,7 @@ import numpy as np
 
 from tamis.cli.compare_cells import finished_cells, reason_of, run_cell
 from tamis.cli.compare_config import CompareConfig, Job, jobs
+from tamis.cli.compare_facts import rows_facts
 from tamis.cli.compare_reading import features_of_all
 from tamis.cli.compare_results import summary
 from tamis.cli.stages import Common, stage_model
@@ -29,6 +30,7 @@ from tamis.evaluation.labels import NO_LIST_OF_ROWS, Label, join_labels, read_la
 from tamis.evaluation.row_shapes import RowShapes, row_shapes
 from tamis.files import write_json
 from tamis.methods import build_method
+from tamis.stage_files import empty_quarantine
 
 if TYPE_CHECKING:
     from tamis.cli.progress import ProgressReport
@@ -46,6 +48,7 @@ class Prepared:
         truth: The label of every row, in row order.
         shapes: Slices by turns and length.
         jobs: Every ranking.
+        facts: What is odd about a set of rows, in sentences by its name.
         known_harmful: Contents of the harmful set; no measure counts rows that have them.
         sets: What happened to the records of every set, by role.
         read_seconds: Time to read the rows.
@@ -61,6 +64,7 @@ class Prepared:
     truth: Sequence[Label]
     shapes: RowShapes
     jobs: Sequence[Job]
+    facts: Mapping[str, Sequence[str]]
     known_harmful: frozenset[str]
     sets: Mapping[str, Any]
     read_seconds: float
@@ -97,8 +101,10 @@ def prepare(
     }  # fmt: skip
     read = {"data": examples, **trusted}
     known = trusted["harmful_set"].ids if "harmful_set" in trusted else ()
+    every = jobs(config, examples, truth)
     prepared = Prepared(
-        config, examples, labels, truth, row_shapes(examples), jobs(config, examples, truth),
+        config, examples, labels, truth, row_shapes(examples), every,
+        rows_facts(config, examples, truth, every),
         frozenset(content_of(row) for row in known),
         {role: rows.load_report.to_dict() for role, rows in read.items()}, seconds, overwrite,
     )  # fmt: skip
@@ -155,7 +161,21 @@ def run_compare(
         area = measures[-1]["auroc"]["value"]
         shown = "-" if area is None else f"{area:.3f}"
         say(f"{name}: AUROC {shown}, {cell.seconds:.1f} s")
-    found = {**summary(config, cells, measures, refused),
-             "length_bounds": list(shapes.length_bounds), "sets": dict(prepared.sets)}  # fmt: skip
+    found = summary(config, cells, measures, refused)
+    for rows, sentences in prepared.facts.items():
+        found["facts"].setdefault(rows, [])[:0] = sentences
+    found |= {"length_bounds": list(shapes.length_bounds), "sets": _sets(prepared)}
     write_json(config.out / "comparison.json", found)
+    return found
+
+
+def _sets(prepared: Prepared) -> dict[str, Any]:
+    """Return what happened to the records of every set, its bad ones kept in a file of `out`."""
+    config, found = prepared.config, dict(prepared.sets)
+    for role, load in prepared.sets.items():
+        path = empty_quarantine(config.out, role)
+        if load["n_quarantined"]:
+            source = config.finetuning_set if role == "data" else getattr(config, role)
+            settings = config.data if role == "data" else config.safe_data or config.data
+            found[role] = load_examples(source, settings, quarantine=path).load_report.to_dict()
     return found

@@ -145,7 +145,8 @@ def reason_of(error: Exception) -> str:
         return str(error)
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{where}"
+    notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
+    return f"{type(error).__name__}: {error}{where}{notes}"
 
 
 def _folder(prepared: Prepared, job: Job) -> Path:

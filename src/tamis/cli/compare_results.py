@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tamis.cli.compare_config import CompareConfig, Job
+from tamis.cli.compare_facts import figure_facts
 
 if TYPE_CHECKING:
     from tamis.evaluation.compare import Cell
@@ -59,10 +60,12 @@ def summary(
             "flagged": [report["flagged"] for report in reports if "flagged" in report],
             "readouts": readouts,
         })  # fmt: skip
+    facts: dict[str, list[str]] = {}
     statements: dict[str, list[str]] = {}
     agreements: dict[str, list[dict[str, Any]]] = {}
     for rows in dict.fromkeys(cell.rows for cell in cells):
         here = [entry for entry in entries if entry["rows"] == rows]
+        facts[rows] = list(figure_facts(here))
         cues = [e for e in here if e["config"]["name"] == CUES]
         if cues:
             named = {name: found for name, found in cues[0]["readouts"].items() if name != "score"}
@@ -72,7 +75,8 @@ def summary(
         same = [c for c in first.values() if c.seed == min(f.seed for f in first.values())]
         agreements[rows] = agreement(list(reversed(same)), config.selection_ratio)
     return json.loads(json.dumps({  # type: ignore[no-any-return]
-        "entries": entries, "refused": _refusals(cells, refused), "cues": statements,
+        "entries": entries, "refused": _refusals(cells, refused), "facts": facts,
+        "cues": statements,
         "agreement": agreements, "selection_ratio": config.selection_ratio,
     }))  # fmt: skip
 

@@ -106,6 +106,7 @@ def comparison_tables(found: Mapping[str, Any], width: int = 80) -> RenderableTy
     for rows in dict.fromkeys(entry["rows"] for entry in found["entries"]):
         entries = [entry for entry in found["entries"] if entry["rows"] == rows]
         parts.append(_rows_table(rows, entries, width))
+        parts += [Text(visible(fact), "yellow") for fact in found["facts"].get(rows, ())]
         parts += [Text(visible(sentence), "yellow") for sentence in found["cues"].get(rows, ())]
     if any(entry["uses_labels"] for entry in found["entries"]):
         parts.append(Text(LABELS_NOTE, "dim"))
@@ -114,7 +115,8 @@ def comparison_tables(found: Mapping[str, Any], width: int = 80) -> RenderableTy
     if any(entry["n_cached"] for entry in found["entries"]):
         parts.append(Text(CACHED_NOTE, "dim"))
     parts += [
-        Text(visible(left_out(role, load["n_quarantined"], load["n_read"])), "yellow")
+        Text(visible(left_out(role, load["n_quarantined"], load["n_read"], load["quarantine"])),
+             "yellow")
         for role, load in found.get("sets", {}).items() if load["n_quarantined"]
     ]  # fmt: skip
     parts += [
@@ -155,6 +157,8 @@ def _rows_table(rows: str, entries: Sequence[Mapping[str, Any]], width: int) -> 
                 hard = score["slices"].get("hard_negative")
                 cells = [_interval(score[measure]) for measure in shown]
                 cells.append(_interval(hard["auroc"]) if hard else "-")
+                if score["n_cells"] > 1:
+                    name += f"\nmean of {score['n_cells']}"
                 if score["n"] < most["n"]:  # some rows unscored, or taken to learn from
                     name += f"\nof {score['n']:,} rows"
                 table.add_row(Text(name), *cells, _seconds(entry))

@@ -31,6 +31,7 @@ from tamis.files import atomic_path, json_line
 from tamis.methods import build_method
 from tamis.models.config import ModelConfig
 from tamis.runs import Stage
+from tamis.stage_files import empty_quarantine
 
 CACHE_NOTE = (
     "features of rows were shared through a cache: the last digits of a score depend on what was "
@@ -59,11 +60,9 @@ def stage_config(common: Common, settings: Any, **resolved: Any) -> dict[str, An
 def load_set(
     stage: Stage, role: str, source: str, config: DataConfig, rows: Path | None = None
 ) -> Examples:
-    """Load a set; its bad records go to `quarantine.jsonl` in the stage's folder."""
-    name = "quarantine.jsonl" if role == "data" else f"quarantine-{role}.jsonl"
-    quarantine = stage.folder / name
-    quarantine.unlink(missing_ok=True)  # a run that was killed may have left half of it
+    """Load a set; its bad records go to a file in the stage's folder."""
     wanted = None if rows is None else read_row_list(rows)
+    quarantine = empty_quarantine(stage.folder, role)
     return load_examples(source, config, quarantine=quarantine, rows=wanted)
 
 

@@ -69,6 +69,9 @@ class TemplateFacts:
     template: str
     fingerprint: str
     """SHA-256 of template, tokenizer and limits: equal means equal tokens for equal rows."""
+    rendering: Mapping[str, Any]
+    """What the fingerprint is of: the settings, and SHA-256 of the template's text and the
+    tokenizer under `template_text` and `tokenizer`."""
     header_matches: bool | None
     """Whether a response follows the same text in training and generation; None if unknown."""
     notes: tuple[str, ...]
@@ -95,9 +98,17 @@ def template_facts(
         notes.append("The tokenizer has no end token: responses end as the template ends them.")
     if "strftime_now" in chat_format.template:
         notes.append("The template prints today's date: tokens differ from day to day.")
-    parts = [chat_format.template, _tokenizer_hash(tokenizer), json.dumps(config, sort_keys=True)]
-    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
-    return TemplateFacts(chat_format.template, digest, chat_format.header_matches, tuple(notes))
+    text, tokens = chat_format.template, _tokenizer_hash(tokenizer)
+    parts = [text, tokens, json.dumps(config, sort_keys=True)]
+    return TemplateFacts(
+        text, _sha256("\0".join(parts)),
+        {"template_text": _sha256(text), "tokenizer": tokens, **config},
+        chat_format.header_matches, tuple(notes),
+    )  # fmt: skip
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _tokenizer_hash(tokenizer: Any) -> str:
@@ -109,8 +120,7 @@ def _tokenizer_hash(tokenizer: Any) -> str:
     else:
         state = sorted(tokenizer.get_vocab().items())
     special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
-    text = json.dumps([type(tokenizer).__name__, state, special], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return _sha256(json.dumps([type(tokenizer).__name__, state, special], sort_keys=True))
 
 
 class RenderedRows(Sequence[RenderedRow]):

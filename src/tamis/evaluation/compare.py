@@ -1,13 +1,13 @@
 """Several rankings of the same rows side by side: how well, how alike, at what cost.
 
 A cell is one method on one set of rows with one seed. Cells of a method on one kind of set (seeds,
-or plantings at one rate) are averaged; the interval of an average spans the cells' own intervals'
-mean half-width, and the spread over cells stands beside it.
+or plantings at one rate) are averaged; `averaged` says what the interval of an average holds.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,11 +17,13 @@ import numpy as np
 
 from tamis.evaluation.labels import Label, join_labels
 from tamis.evaluation.ranking import ranking_report
+from tamis.evaluation.statistics import CONFIDENCE, normal_quantile
 from tamis.methods.scores import Scores
 
 N_RESAMPLES = 500  # per measure, slice and readout of a cell: ends good to about 0.003
 MEASURES = ("auroc", "average_precision", "tpr_at_1pct_fpr", "tpr_at_5pct_fpr",
             "recall_at_rate")  # fmt: skip
+MIN_SLICE_ROWS = 10  # of either kind; with fewer, an interval holds nearly everything
 SLICES = ("clear", "hard_negative")  # shown beside all rows; every slice is in the JSON
 
 
@@ -89,6 +91,8 @@ def cell_measures(
         found["flagged"] = {
             "share_of_harmful": _mean(flagged[known & harmful]),
             "share_of_others": _mean(flagged[known & ~harmful]),
+            "n_harmful": int((known & harmful).sum()),
+            "n_others": int((known & ~harmful).sum()),
         }
     return found
 
@@ -112,25 +116,52 @@ def without(scores: Scores, excluded: frozenset[str]) -> Scores:
 def averaged(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Average one readout's measures over cells.
 
+    Cells share rows, so their own uncertainty does not shrink with their number; what differs
+    between them does. With w the half-width of a cell's interval on one side over z, s the standard
+    deviation of the K values, that side of the interval is t(df) sqrt(mean w^2 + s^2 / K), with
+    Satterthwaite's df = (K - 1) (1 + mean w^2 / (s^2 / K))^2. Part of s is what w measures too, so
+    the interval is rather too wide.
+
     Args:
         reports: Of one readout and slice: `{measure: {value, low, high}, ..., n, n_harmful}`.
 
     Returns:
-        Per measure `value`, `low`, `high` (means over cells; None where a cell has none), and over
+        Per measure `value` (the mean), `low` and `high`, None where a cell has none, and over
         several cells the `smallest` and the `largest` value.
+
+    Source: Satterthwaite 1946, "An approximate distribution of estimates of variance components".
     """
     found: dict[str, Any] = {"n_cells": len(reports), "n": reports[0]["n"],
                              "n_harmful": reports[0]["n_harmful"]}  # fmt: skip
     for name in MEASURES:
-        ends = {
-            end: _mean_or_none([report[name][end] for report in reports])
-            for end in ("value", "low", "high")
-        }
-        if len(reports) > 1 and ends["value"] is not None:
-            values = [report[name]["value"] for report in reports]
-            ends |= {"smallest": min(values), "largest": max(values)}
-        found[name] = ends
+        each = [report[name] for report in reports]
+        if len(each) == 1 or any(one["value"] is None for one in each):
+            nothing = dict.fromkeys(("value", "low", "high"))
+            found[name] = dict(each[0]) if len(each) == 1 else nothing
+            continue
+        values = [one["value"] for one in each]
+        mean = statistics.fmean(values)
+        below, above = (
+            _half_width(values, [abs(one["value"] - one[end]) for one in each])
+            for end in ("low", "high")
+        )
+        found[name] = {
+            "value": mean, "low": max(0.0, mean - below), "high": min(1.0, mean + above),
+            "smallest": min(values), "largest": max(values),
+        }  # fmt: skip
     return found
+
+
+def _half_width(values: Sequence[float], own: Sequence[float]) -> float:
+    """Combine the cells' own half-widths with the spread between them; see `averaged`."""
+    from scipy.stats import t
+
+    within = statistics.fmean([(width / normal_quantile(CONFIDENCE)) ** 2 for width in own])
+    between = statistics.variance(values) / len(values)
+    if not between:
+        return math.sqrt(within) * normal_quantile(CONFIDENCE)
+    freedom = (len(values) - 1) * (1 + within / between) ** 2
+    return float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(within + between)
 
 
 def agreement(cells: Sequence[Cell], ratio: float) -> list[dict[str, Any]]:
@@ -177,7 +208,8 @@ def cue_statements(
 
     Returns:
         One sentence per method whose AUROC interval over all rows reaches down to the best cue's
-        value; then one for each of `hard_negative` and the sources, of all such methods.
+        value; then one for each of `hard_negative` and the sources, of all such methods; sources
+        with fewer than `MIN_SLICE_ROWS` rows of either kind are counted in a last one.
     """
     cue, reach, reached = _reached(measures, cues)
     said = [
@@ -186,16 +218,27 @@ def cue_statements(
         for method, shown in reached.items()
     ]
     parts = dict.fromkeys(name for found in cues.values() for name in found.get("slices", {}))
+    few = 0
     for part in parts:
         if part != "hard_negative" and not part.startswith("source:"):
             continue
-        cue, reach, reached = _reached(_in_slice(measures, part), _in_slice(cues, part))
+        by_cue = _in_slice(cues, part)
+        n, n_harmful = (max(found[key] for found in by_cue.values()) for key in ("n", "n_harmful"))
+        if part != "hard_negative" and min(n_harmful, n - n_harmful) < MIN_SLICE_ROWS:
+            few += 1
+            continue
+        cue, reach, reached = _reached(_in_slice(measures, part), by_cue)
         if reached:
             named = ", ".join(f"{method} {shown}" for method, shown in reached.items())
             said.append(
-                f"{part}: the cue {cue!r} alone reaches {reach:.3f}; not shown to be better: "
-                f"{named}."
+                f"{part} ({n:,} rows): the cue {cue!r} alone reaches {reach:.3f}; not shown to be "
+                f"better: {named}."
             )
+    if few:
+        said.append(
+            f"{few:,} sources have fewer than {MIN_SLICE_ROWS} harmful or other rows to measure: "
+            "too few to say it of them."
+        )
     return said
 
 
@@ -224,8 +267,3 @@ def _reached(
 
 def _mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if len(values) else None
-
-
-def _mean_or_none(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if len(known) == len(values) and known else None

@@ -11,8 +11,8 @@ high AUROC. Four measures, each with a stratified bootstrap interval:
 - recall_at_rate: harmful rows among as many riskiest rows as there are harmful ones, so the recall
   (and the precision) of dropping rows at the contamination rate.
 
-The interval of average precision can miss its own value: a resample repeats rows, repeated rows
-tie, and ties move this measure.
+A resample repeats rows, repeated rows tie, and ties move average precision up: by .001 at 1,900
+rows, by .02 at 100. Where that would leave a value below its interval, the end is the value.
 
 Slices say where the score works. For a value of `kind`, `source` or `tier`:
 
@@ -154,8 +154,9 @@ def detection_measures(
         if name == "tpr_at_1pct_fpr" and len(strata[1]) < MIN_NEGATIVES_AT_1PCT:
             report[name] = dict(nothing)
             continue
+        value = float(measure(*point)[0])
         low, high = percentile_interval(np.concatenate(draws[name]))
-        report[name] = {"value": float(measure(*point)[0]), "low": low, "high": high}
+        report[name] = {"value": value, "low": min(low, value), "high": max(high, value)}
     return {**report, **sizes}
 
 

@@ -135,8 +135,8 @@ class Amortized(Method):
         values[known], penalties = cross_fitted(states[known], targets, fold[known])
         weight, bias, penalty = fit_ridge(states[known], targets)
         values[~known] = states[~known] @ weight + bias  # no fold of theirs took part
-        selector = StateSelector("amortized", tuple(names), weight, bias,
-                                 inputs.features.lm.fingerprint, rows.fingerprint)  # fmt: skip
+        selector = StateSelector.made_for(inputs.features.lm, rows, method="amortized",
+                                          names=names, weight=weight, bias=bias)  # fmt: skip
         return row_scores(
             "amortized", inputs, rows, values, columns={"score_teacher": scores},
             selector=selector,

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from tamis.data.example import Examples
 from tamis.data.template import RenderConfig, RenderedRows
-from tamis.errors import ConfigError, DuplicateIdError, MismatchError
+from tamis.errors import ConfigError, DuplicateIdError, MismatchError, TamisError
 from tamis.methods import check_requires, with_preset
 from tamis.methods.scores import Scores as Scores
 
@@ -273,7 +273,13 @@ def _counted(method: Ranker, inputs: RankingInputs, name: str) -> Scores:
 
 def _ranked(method: Ranker, inputs: RankingInputs, name: str) -> Scores:
     """Rank, and refuse what is no ranking."""
-    scores: object = method.rank(inputs)
+    try:
+        scores: object = method.rank(inputs)
+    except Exception as error:
+        module = type(method).__module__
+        if not isinstance(error, TamisError) and not module.startswith("tamis."):
+            error.add_note(f"raised while {name!r} ranked: a method of {module}, not of tamis")
+        raise
     if not isinstance(scores, Scores):
         raise MismatchError(
             f"method {name!r} returned {type(scores).__name__}, not Scores: rank(inputs) returns "

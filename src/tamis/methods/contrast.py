@@ -124,13 +124,13 @@ class Contrast(Method):
             risk, known_risk = self._risks(layers, folds["finetuning_set"], trusted)
         safe = layers[0].known.safe
         threshold = float(np.quantile(known_risk[safe], 1 - self.false_positive_rate))
-        planes = [layer.plane(trusted, self.strength) for layer in layers]
+        weights, biases = zip(*(each.plane(trusted, self.strength) for each in layers), strict=True)
         return row_scores(
             "contrast", inputs, rows, -risk,
             columns={"flagged": (risk > threshold).astype(np.float64)},
-            selector=StateSelector(
-                "contrast", tuple(names), -np.concatenate([w for w, _ in planes]) / len(planes),
-                -float(np.mean([b for _, b in planes])), lm.fingerprint, rows.fingerprint,
+            selector=StateSelector.made_for(
+                lm, rows, method="contrast", names=names,
+                weight=-np.concatenate(weights) / len(layers), bias=-float(np.mean(biases)),
             ),
             details={
                 **details, "layers": depths, "threshold": -threshold,

@@ -246,12 +246,12 @@ class Direction(Method):
         if self.variant == "larf":
             from tamis.models.layer_choice import by_answers, by_first_token
 
-            lm, progress = inputs.features.lm, inputs.progress("choosing the layer")
+            features, progress = inputs.features, inputs.progress("choosing the layer")
             borderline = inputs.rendered(anchors.borderline)
             if self.layer == "generated":
-                return by_answers(lm, borderline, progress)
+                return by_answers(features, borderline, progress)
             refused, complied = map(inputs.rendered, (anchors.refused, anchors.complied))
-            return by_first_token(lm, refused, borderline, complied, progress)
+            return by_first_token(features, refused, borderline, complied, progress)
         names, table = [f"state:{d}:response_last" for d in range(n_layers + 1)], []
         for rows in known.values():
             inputs.features.ensure(rows, names, inputs.progress("anchor states"))

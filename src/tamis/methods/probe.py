@@ -174,8 +174,9 @@ class Probe(Method):
         for place, i in enumerate(rows.id_order):
             risk[place] = own.get(content_of(rows.ids[i]), risk[place])
         vector, offset = axes[layer].plane(weight, bias)
-        selector = StateSelector("probe", tuple(names[layer]), -vector, -offset,
-                                 inputs.features.lm.fingerprint, rows.fingerprint)  # fmt: skip
+        selector = StateSelector.made_for(inputs.features.lm, rows, method="probe",
+                                          names=names[layer], weight=-vector,
+                                          bias=-offset)  # fmt: skip
         return row_scores(
             "probe", inputs, rows, -risk, selector=selector,
             details={

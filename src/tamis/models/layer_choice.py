@@ -10,7 +10,8 @@ number of them whose greedy answer of 32 tokens refuses when the weights of laye
 
     rise_l = mean over d in {.1, .2, .3} of N_l(1 + d) - N_l(1 - d)
 
-Both take the largest, of equal ones the lowest layer.
+Both take the largest, of equal ones the lowest layer. What was measured depends on the model and
+the prompts alone and is kept with the features, so rankings that share a cache share it.
 
 Source of `by_answers`: LARF, arXiv:2507.18631, LLLeoLi/LARF@596693d analysis.ipynb.
 Differs: the release lists the layers by each of the three differences and leaves the choice to its
@@ -21,24 +22,23 @@ Shapes: L layers, F factors, n prompts.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from tamis.data.rendered import RenderedRows
 from tamis.errors import ConfigError
-from tamis.models.features import Progress
+from tamis.models.features import FeatureCache, Progress
 from tamis.models.layer_scaling import (
     answers_when_scaled,
     mass_when_scaled,
     next_token_mass,
     split_rows,
 )
-
-if TYPE_CHECKING:
-    from tamis.models.load import LanguageModel
 
 FACTORS = (0.8, 1.2)  # of `by_first_token`
 LAYER_PROMPTS = 20  # unsafe, and as many borderline requests, that it takes
@@ -48,13 +48,13 @@ REFUSALS = ("can not", "cannot", "can't", "sorry")  # in lower case, anywhere, a
 
 
 def by_first_token(
-    lm: LanguageModel, refused: RenderedRows, borderline: RenderedRows, complied: RenderedRows,
+    features: FeatureCache, refused: RenderedRows, borderline: RenderedRows, complied: RenderedRows,
     progress: Progress | None = None,
 ) -> tuple[int, dict[str, Any]]:  # fmt: skip
     """Choose by the probability that an answer begins like a refusal.
 
     Args:
-        lm: The model; it is left as it was.
+        features: Of the model, which is left as it was.
         refused: Unsafe requests with refusals.
         borderline: Requests that merely sound unsafe, complied with.
         complied: Unsafe requests complied with.
@@ -74,24 +74,30 @@ def by_first_token(
             "with this tokenizer no refusal among the anchors begins with a token of its own, so "
             "layer=auto cannot tell refusing from complying. Set layer to a number."
         )
-    base = next_token_mass(lm, prompts, tokens)
-    scaled = mass_when_scaled(lm, prompts, tokens, FACTORS, progress)
-    table = refusal_changes(base, scaled).tolist()
+    lm = features.lm
+
+    def masses() -> dict[str, Tensor]:
+        base = next_token_mass(lm, prompts, tokens)
+        return {"base": base, "scaled": mass_when_scaled(lm, prompts, tokens, FACTORS, progress)}
+
+    recipe = {"prompts": _digest(prompts), "tokens": tokens, "factors": FACTORS}
+    found = features.kept.tensors("refusal-mass", recipe, masses)
+    table = refusal_changes(found["base"], found["scaled"]).tolist()
     return 1 + int(np.argmax(table)), {
         "layer_chosen_by": f"largest change of the refusal probability over {len(prompts)} prompts "
         f"when one of layers 1 to {len(table)} is scaled",
         "layer_table": table,
-        "refusal_probability": float(base.mean()),
+        "refusal_probability": float(found["base"].mean()),
     }
 
 
 def by_answers(
-    lm: LanguageModel, borderline: RenderedRows, progress: Progress | None = None
+    features: FeatureCache, borderline: RenderedRows, progress: Progress | None = None
 ) -> tuple[int, dict[str, Any]]:
     """Choose by the number of refusals among generated answers, as LARF does.
 
     Args:
-        lm: The model; it is left as it was.
+        features: Of the model, which is left as it was.
         borderline: Requests that merely sound unsafe; their answers are not read.
         progress: Called after each layer and factor.
 
@@ -102,9 +108,16 @@ def by_answers(
         ConfigError: Scaling up no layer brings more refusals, or the weights are packed.
     """
     prompts = [prompt for prompt, _ in split_rows(borderline)]
-    counts = answers_when_scaled(
-        lm, prompts, refuses, ANSWER_FACTORS, max_new_tokens=ANSWER_TOKENS, progress=progress
-    )
+
+    def refusals() -> dict[str, Tensor]:
+        return {"counts": answers_when_scaled(
+            features.lm, prompts, refuses, ANSWER_FACTORS, max_new_tokens=ANSWER_TOKENS,
+            progress=progress,
+        )}  # fmt: skip
+
+    recipe = {"prompts": _digest(prompts), "rendering": borderline.fingerprint,
+              "factors": ANSWER_FACTORS, "tokens": ANSWER_TOKENS, "refusals": REFUSALS}  # fmt: skip
+    counts = features.kept.tensors("refusal-counts", recipe, refusals)["counts"]
     return most_rising(counts, len(prompts))
 
 
@@ -163,3 +176,7 @@ def refuses(answer: str) -> bool:
 def spread(items: Sequence[Any], n: int) -> list[Any]:
     """Take up to n items at even distances: a file is often sorted by kind."""
     return [items[place * len(items) // n] for place in range(n)] if len(items) > n else list(items)
+
+
+def _digest(prompts: Sequence[Sequence[int]]) -> str:
+    return hashlib.sha256(json.dumps(prompts).encode()).hexdigest()

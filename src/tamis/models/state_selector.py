@@ -10,9 +10,10 @@ numbers would mean nothing.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -41,6 +42,7 @@ class StateSelector:
         bias: b.
         model: Fingerprint of the ranking model.
         template: Fingerprint of template, tokenizer and limits.
+        rendering: What that fingerprint is of.
     """
 
     method: str
@@ -49,6 +51,18 @@ class StateSelector:
     bias: float
     model: str
     template: str
+    rendering: Mapping[str, Any]
+
+    @classmethod
+    def made_for(
+        cls, lm: LanguageModel, rows: RenderedRows, *, method: str, names: Sequence[str],
+        weight: np.ndarray, bias: float,
+    ) -> Self:  # fmt: skip
+        """Return the plane for this model and rows rendered as these are."""
+        facts = rows.facts
+        return cls(
+            method, tuple(names), weight, bias, lm.fingerprint, facts.fingerprint, facts.rendering
+        )
 
     def values(self, states: np.ndarray) -> np.ndarray:
         """Score rows by their states [n, widths]; returns float64 [n]."""
@@ -66,10 +80,7 @@ class StateSelector:
                 "Give the --model it was made with, or rank with this one."
             )
         if self.template != rows.fingerprint:
-            raise MismatchError(
-                "the selector was made with another chat template, tokenizer or length limits. "
-                "Give the render settings of the ranking it comes from (its config.yaml)."
-            )
+            raise MismatchError(_other_rendering(self.rendering, rows.facts.rendering))
 
     def score(
         self, lm: LanguageModel, rows: RenderedRows, progress: Progress | None = None
@@ -116,6 +127,7 @@ class StateSelector:
                 method=str(facts["method"]), names=tuple(map(str, facts["names"])),
                 weight=tensors["weight"].astype(np.float64), bias=float(tensors["bias"][0]),
                 model=str(facts["model"]), template=str(facts["template"]),
+                rendering=dict(facts["rendering"]),
             )  # fmt: skip
         except (OSError, ValueError, KeyError, TypeError, IndexError, SafetensorError) as error:
             why = "there is none" if isinstance(error, FileNotFoundError) else error
@@ -129,3 +141,27 @@ class StateSelector:
                 "the selector/ folder of a ranking that saved one."
             )
         return found
+
+
+def _other_rendering(made: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """Say in what two renderings differ, and what to set."""
+    settings = [name for name in given if name not in ("template_text", "tokenizer")]
+    differ = [name for name in settings if made.get(name) != given[name]]
+    if differ:
+        listed = ", ".join(f"{name} {made.get(name)} (here {given[name]})" for name in differ)
+        sets = " ".join(f"--set render.{name}={_spelt(made.get(name))}" for name in differ)
+        return f"the selector was made with other render settings: {listed}. Give {sets}."
+    if made.get("tokenizer") != given["tokenizer"]:
+        return (
+            "the selector was made with another tokenizer than that of the --model given, although "
+            "the weights are the same. Give the folder of the model it was made with."
+        )
+    return (
+        "the selector was made with another chat template than that of the --model given. Give the "
+        "folder of the model it was made with, or its template as render.chat_template."
+    )
+
+
+def _spelt(value: Any) -> str:
+    """Spell a setting as YAML reads it."""
+    return value if isinstance(value, str) else json.dumps(value)

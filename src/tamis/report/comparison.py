@@ -32,6 +32,7 @@ class RowsView:
     Attributes:
         name: Of the rows.
         main: Every method on all of them, on the clear ones and against hard negatives.
+        facts: What is odd about them, what could not be measured, what methods flag.
         cues: Where a trivial cue does as well.
         slices: Every method on every other slice; None without one.
         readouts: Every other readout of every method; None where methods have one score.
@@ -40,6 +41,7 @@ class RowsView:
 
     name: str
     main: Table
+    facts: tuple[str, ...]
     cues: tuple[str, ...]
     slices: Table | None
     readouts: Table | None
@@ -143,8 +145,7 @@ def _notes(found: ComparisonRecord) -> tuple[str, ...]:
 def _rows_view(found: ComparisonRecord, rows: str) -> RowsView:
     entries = _ordered(found, rows)
     scores = {entry.method: entry.readouts["score"] for entry in entries}
-    n = max(score.n for score in scores.values())
-    n_harmful = max(score.n_harmful for score in scores.values())
+    n, n_harmful = (max(getattr(s, key) for s in scores.values()) for key in ("n", "n_harmful"))
     caption = f"{rows}: {n:,} rows, {n_harmful:,} harmful"
     slices = dict.fromkeys(name for score in scores.values() for name in score.slices)
     main = [name for name in ("", *MAIN_SLICES) if name == "" or name in slices]
@@ -157,6 +158,7 @@ def _rows_view(found: ComparisonRecord, rows: str) -> RowsView:
     return RowsView(
         name=rows,
         main=Table(f"{caption}, with 95% intervals", head, tuple(_slice_rows(entries, main))),
+        facts=found.facts.get(rows, ()),
         cues=found.cues.get(rows, ()),
         slices=Table(f"{rows}: further slices", head, tuple(_slice_rows(entries, others)))
         if others else None,

@@ -75,7 +75,11 @@ class Agreement:
 
 @dataclass(frozen=True)
 class ComparisonRecord:
-    """A finished comparison of methods; `sets` is what was read, by role."""
+    """A finished comparison of methods.
+
+    `facts` and `cues` are sentences on a set of rows, by its name; `sets` is what was read, by
+    role.
+    """
 
     folder: Path
     entries: tuple[Compared, ...]
@@ -85,3 +89,4 @@ class ComparisonRecord:
     length_bounds: tuple[float, ...] = ()
     refused: tuple[Refused, ...] = ()
     sets: dict[str, LoadFacts] = field(default_factory=dict)
+    facts: dict[str, tuple[str, ...]] = field(default_factory=dict)

@@ -25,8 +25,7 @@ def data_facts(name: str, found: DataFacts | None) -> list[str]:
     said = load_fact(name, found.load)
     if found.n_rows != found.load.n_loaded:
         said += f" Restricted to {found.n_rows:,} rows."
-    quarantine = found.load.quarantine
-    return [said, f"The bad records are in {quarantine}."] if quarantine else [said]
+    return [said, *_bad_file(found.load)]
 
 
 def load_fact(name: str, load: LoadFacts) -> str:
@@ -41,12 +40,20 @@ def load_fact(name: str, load: LoadFacts) -> str:
 
 def load_lines(sets: Mapping[str, LoadFacts]) -> list[str]:
     """Say it of every set of a comparison or an experiment, by role."""
-    return [load_fact(NAMES.get(role, role), load) for role, load in sets.items()]
+    return [
+        line for role, load in sets.items()
+        for line in (load_fact(NAMES.get(role, role), load), *_bad_file(load))
+    ]  # fmt: skip
 
 
-def left_out(role: str, n_bad: int, n_read: int) -> str:
-    """Say in short how many records of a set were left out as bad."""
-    return f"{role}: {n_bad:,} of {n_read:,} records are bad and were left out"
+def _bad_file(load: LoadFacts) -> list[str]:
+    return [f"The bad records are in {load.quarantine}."] if load.quarantine else []
+
+
+def left_out(role: str, n_bad: int, n_read: int, quarantine: str | None = None) -> str:
+    """Say in short how many records of a set were left out as bad, and where they are."""
+    where = f", see {quarantine}" if quarantine else ""
+    return f"{role}: {n_bad:,} of {n_read:,} records are bad and were left out{where}"
 
 
 def prompts_shared(counts: Mapping[str, int]) -> str:

@@ -66,7 +66,8 @@ def terminal_summary(folders: Sequence[Path], page: Path | None = None) -> Rende
     for record in found.comparisons:
         parts += [_table(table, hidden=_COMPARISON_HIDDEN) for table in comparison_tables(record)]
         parts += [Text(visible(line), "yellow") for line in _bad_records(record)]
-        parts += [Text(visible(cue), "yellow") for cues in record.cues.values() for cue in cues]
+        for said in (*record.facts.values(), *record.cues.values()):
+            parts += [Text(visible(sentence), "yellow") for sentence in said]
     for proof in (view for kind in get_args(Proof) for view in proof_views(found.proofs, kind)):
         parts += [Text(visible(sentence)) for sentence in proof.facts]
         parts += [_table(table) for table in proof.tables]
@@ -81,7 +82,7 @@ def terminal_summary(folders: Sequence[Path], page: Path | None = None) -> Rende
 
 
 def _bad_records(record: ComparisonRecord) -> list[str]:
-    return [left_out(role, load.n_quarantined, load.n_read)
+    return [left_out(role, load.n_quarantined, load.n_read, load.quarantine)
             for role, load in record.sets.items() if load.n_quarantined]  # fmt: skip
 
 

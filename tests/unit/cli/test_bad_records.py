@@ -91,11 +91,30 @@ def test_a_comparison_counts_them(tmp_path: Path) -> None:
     found = run_compare(prepare(config))
     counts = {role: load["n_quarantined"] for role, load in found["sets"].items()}
     assert counts == {"data": 5, "safe_set": 1, "harmful_set": 2}
-    said = "data: 5 of 45 records are bad and were left out"
-    assert said in shown(comparison_tables(found))
+    path = config.out / "quarantine.jsonl"
+    assert len(path.read_text().splitlines()) == 5
+    assert len((config.out / "quarantine-harmful_set.jsonl").read_text().splitlines()) == 2
+    said = "data: 5 of 45 records are bad and were left out, see "
+    assert said + str(path) in " ".join(shown(comparison_tables(found)).split())
     assert said in shown(terminal_summary([config.out]))
     (record,) = collect([config.out]).comparisons
-    assert "45 records read, 5 bad records left out" in comparison_view(record).facts[0]
+    facts = comparison_view(record).facts
+    assert "45 records read, 5 bad records left out" in facts[0]
+    assert facts[1] == f"The bad records are in {path}."
+
+
+def test_a_comparison_that_runs_again_names_each_bad_record_once(tmp_path: Path) -> None:
+    """And none when they are mended."""
+    config = comparison(tmp_path, {"it": {"name": "uniform"}}, n=40)
+    good = (tmp_path / "rows.jsonl").read_text()
+    path = config.out / "quarantine.jsonl"
+    (tmp_path / "rows.jsonl").write_text(good + "{\n" * 3)
+    for _ in range(2):
+        run_compare(prepare(config))
+        assert len(path.read_text().splitlines()) == 3
+    (tmp_path / "rows.jsonl").write_text(good)
+    run_compare(prepare(config, overwrite=True))
+    assert not path.exists()
 
 
 def test_an_experiment_counts_them(tmp_path: Path) -> None:

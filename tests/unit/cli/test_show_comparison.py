@@ -26,14 +26,15 @@ def entry(
     """A method with a different value for every measure."""
     measures = {name: {"value": 0.9 - i / 10, "low": 0.1, "high": 0.95}
                 for i, name in enumerate(MEASURES)}  # fmt: skip
-    score = {**measures, "n": 30 if uses_labels else 40, "n_harmful": 9, "slices": {}}
+    score = {**measures, "n": 30 if uses_labels else 40, "n_harmful": 9, "n_cells": 1, "slices": {}}
     return {"rows": "all", "method": method, "uses_labels": uses_labels,
             "chosen_with_labels": chosen, "seconds": [1.0, 2.0], "n_cached": n_cached,
             "readouts": {"score": score}}  # fmt: skip
 
 
 FOUND = {"entries": [entry("probe", uses_labels=True), entry("loss")],
-         "cues": {"all": ["a cue does as well"]}, "refused": []}  # fmt: skip
+         "facts": {"all": ["nothing was harmful"]}, "cues": {"all": ["a cue does as well"]},
+         "refused": []}  # fmt: skip
 REFUSED = {"rows": "all", "method": "seal", "rankings": ["all/seal-0"], "of": 2,
            "reasons": ["too few rows"]}  # fmt: skip
 
@@ -56,7 +57,15 @@ def test_methods_with_labels_are_marked_and_stand_below() -> None:
     assert text.count("of 30 rows") == 1
     assert "of 40 rows" not in text
     assert "learned from labels of some of these rows" in text
-    assert "a cue does as well" in text
+    assert text.index("nothing was harmful") < text.index("a cue does as well")
+
+
+def test_a_mean_of_rankings_is_called_one() -> None:
+    """Under the name of its method."""
+    several = entry("loss")
+    several["readouts"]["score"]["n_cells"] = 10
+    text = shown(comparison_tables({**FOUND, "entries": [several, entry("saft")]}), 80)
+    assert text.count("mean of 10") == 1
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from tamis.evaluation.compare import (
     MEASURES,
@@ -17,7 +18,9 @@ from tamis.evaluation.compare import (
     without,
 )
 from tamis.evaluation.labels import Label
+from tamis.evaluation.statistics import normal_quantile
 from tamis.methods.scores import Scores
+from tamis.rng import numpy_generator
 
 N = 40
 IDS = [f"{i:016x}-0" for i in range(N)]
@@ -47,7 +50,9 @@ def test_flagged_rows_are_measured_apart() -> None:
     flagged[[20, 21, 22]] = 1.0
     flagged[30] = np.nan
     found = cell_measures(Cell("all", "m", 0, scores(np.arange(N), flagged=flagged)), TRUTH, 0)
-    assert found["flagged"] == {"share_of_harmful": 0.8, "share_of_others": 3 / 29}
+    assert found["flagged"] == {
+        "share_of_harmful": 0.8, "share_of_others": 3 / 29, "n_harmful": 10, "n_others": 29,
+    }  # fmt: skip
 
 
 def test_a_slice_is_measured_within_itself() -> None:
@@ -71,13 +76,43 @@ def report(value: float | None, low: float | None = None, high: float | None = N
 
 
 def test_an_average_keeps_the_spread() -> None:
-    """Means of values and ends, the smallest and the largest cell."""
-    found = averaged([report(0.8, 0.7, 0.9), report(0.6, 0.5, 0.7)])
-    assert found["auroc"] == pytest.approx(
-        {"value": 0.7, "low": 0.6, "high": 0.8, "smallest": 0.6, "largest": 0.8}
-    )
+    """Both ends by hand: w = .1 / 1.96, s^2 / K = .001, df = (1 + w^2 / .001)^2 = 13.0."""
+    found = averaged([report(0.8, 0.7, 0.9), report(0.8 - 0.002**0.5 * 2**0.5, 0.64, 0.84)])
+    second = 0.8 - 0.002**0.5 * 2**0.5
+    below, above = (0.1**2 + (second - 0.64) ** 2) / 2, (0.1**2 + (0.84 - second) ** 2) / 2
+    for end, own, sign in (("low", below, -1), ("high", above, 1)):
+        within = own / normal_quantile(0.95) ** 2
+        freedom = (1 + within / 0.001) ** 2
+        width = stats.t.ppf(0.975, freedom) * (within + 0.001) ** 0.5
+        assert found["auroc"][end] == pytest.approx((0.8 + second) / 2 + sign * width)
+    assert found["auroc"]["value"] == pytest.approx((0.8 + second) / 2)
+    assert [found["auroc"][end] for end in ("smallest", "largest")] == [second, 0.8]
     assert found["n_cells"] == 2
     assert found["recall_at_rate"] == found["auroc"]  # every measure is averaged alike
+
+
+def test_cells_that_contradict_each_other_leave_nothing_sure() -> None:
+    """Each is sure of itself, one of 0 and one of 1: the interval is everything."""
+    found = averaged([report(0.0, 0.0, 0.0), report(1.0, 1.0, 1.0)])["auroc"]
+    assert (found["low"], found["value"], found["high"]) == (0.0, 0.5, 1.0)
+
+
+def test_equal_cells_have_the_interval_of_one() -> None:
+    """They share rows: ten times the same figure is no more certain."""
+    found = averaged([report(0.8, 0.7, 0.85)] * 10)["auroc"]
+    assert [found[end] for end in ("low", "value", "high")] == pytest.approx([0.7, 0.8, 0.85])
+
+
+def test_the_interval_of_an_average_covers() -> None:
+    """Normal cells that share part of their error, each with its own true interval: 95% or more."""
+    source = numpy_generator(0, "cells")
+    covered = 0
+    for _ in range(400):
+        values = 0.5 + source.normal(0, 0.02) + source.normal(0, 0.03, size=5)
+        half = 1.96 * (0.02**2 + 0.01**2) ** 0.5  # a third of the cells' own error is measured
+        found = averaged([report(v, v - half, v + half) for v in values])["auroc"]
+        covered += found["low"] <= 0.5 <= found["high"]
+    assert covered / 400 > 0.93
 
 
 def test_an_average_over_a_missing_measure_is_missing() -> None:
@@ -133,10 +168,25 @@ def test_a_cue_is_looked_at_in_every_source_and_against_hard_negatives() -> None
     method = {**report(0.97, 0.95, 0.99), "slices": slices}
     found = cue_statements({"it": method}, {"length": {**report(0.7, 0.6, 0.8), "slices": cue}})
     assert found == [
-        f"{part}: the cue 'length' alone reaches 0.750; not shown to be better: it {shown}."
+        f"{part} (40 rows): the cue 'length' alone reaches 0.750; not shown to be better: it "
+        f"{shown}."
         for part, shown in (("hard_negative", "0.800 (0.700 to 0.900)"),
                             ("source:one", "0.700 (0.600 to 0.800)"))
     ]  # fmt: skip
+
+
+def test_sources_of_a_few_rows_are_counted_alone() -> None:
+    """Nine harmful rows of one, nine others of another; ten of either are enough."""
+    sizes = {"source:one": (40, 9), "source:two": (19, 10), "source:three": (20, 10)}
+    slices = {part: {**report(0.5, 0.1, 0.9), "n": n, "n_harmful": bad}
+              for part, (n, bad) in sizes.items()}  # fmt: skip
+    whole = {"it": {**report(0.97, 0.95, 0.99), "slices": slices}}
+    found = cue_statements(whole, {"length": {**report(0.7, 0.6, 0.8), "slices": slices}})
+    assert found == [
+        "source:three (20 rows): the cue 'length' alone reaches 0.500; not shown to be better: "
+        "it 0.500 (0.100 to 0.900).",
+        "2 sources have fewer than 10 harmful or other rows to measure: too few to say it of them.",
+    ]
 
 
 def test_a_cue_that_does_as_well_is_named() -> None:

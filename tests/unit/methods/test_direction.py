@@ -26,7 +26,7 @@ from tamis.methods.direction import (
     larf_risk,
     projection_shift,
 )
-from tamis.models import layer_choice
+from tamis.models import layer_choice, layer_scaling
 from tamis.models.load import LanguageModel
 from tamis.rng import torch_generator
 
@@ -215,6 +215,31 @@ def test_larf_takes_the_layer_that_moves_refusals_most(tiny_lm: LanguageModel) -
     assert details["layer"] == 1 + table.index(max(table))
     assert 0 < details["refusal_probability"] < 1
     assert "over 40 prompts" in details["layer_chosen_by"]
+
+
+@pytest.mark.parametrize("layer", ["auto", "generated"])
+def test_the_choice_of_a_layer_is_made_once_for_a_cache(
+    layer: str, own: Path, tiny_lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second ranking finds it and scores the same; other prompts make it anew."""
+    monkeypatch.setattr(layer_choice, "REFUSALS", ("r",))  # the toy says no refusal
+    scaled: list[torch.nn.Module] = []
+    as_it_was = layer_scaling.scaled
+
+    def counting(module: torch.nn.Module, factor: float) -> Any:
+        scaled.append(module)
+        return as_it_was(module, factor)
+
+    monkeypatch.setattr(layer_scaling, "scaled", counting)
+    requests = [{"id": f"b{i}", "prompt": f"{text} now"} for i, text in enumerate(toy.TOPICS)]
+    path, method = own / "borderline.jsonl", Direction(anchors=own, layer=layer)
+    values, done = [], [0]
+    for lines in (requests, requests, requests[1:]):
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        values.append(method.rank(inputs_for(tiny_lm, cache=tmp_path / "cache")).values.tobytes())
+        done.append(len(scaled))
+    assert 0 < done[1] == done[2] < done[3]
+    assert values[0] == values[1]
 
 
 def test_larf_can_choose_by_generated_answers(

@@ -32,8 +32,8 @@ def rows(config: RenderConfig = RENDER) -> RenderedRows:
 @pytest.fixture
 def selector(tiny_lm: LanguageModel) -> StateSelector:
     """A plane over two states of the tiny model."""
-    return StateSelector("toy", NAMES, np.linspace(-1, 1, 64), 0.5, tiny_lm.fingerprint,
-                         rows().fingerprint)  # fmt: skip
+    return StateSelector.made_for(tiny_lm, rows(), method="toy", names=NAMES,
+                                  weight=np.linspace(-1, 1, 64), bias=0.5)  # fmt: skip
 
 
 def test_scores_are_the_plane_at_the_rows_states(
@@ -61,11 +61,30 @@ def test_another_model_is_refused(selector: StateSelector) -> None:
         selector.score(toy.tiny_lm(seed=1), rows())
 
 
-def test_another_rendering_is_refused(selector: StateSelector, tiny_lm: LanguageModel) -> None:
-    """Other limits make other tokens of the same rows."""
+def test_other_limits_are_refused(selector: StateSelector, tiny_lm: LanguageModel) -> None:
+    """They make other tokens of the same rows; what to set is said, and setting it helps."""
     other = rows(RenderConfig(max_prompt_tokens=96, max_response_tokens=8, on_too_long="truncate"))
-    with pytest.raises(MismatchError, match="another chat template, tokenizer or length limits"):
+    with pytest.raises(MismatchError) as caught:
         selector.score(tiny_lm, other)
+    said = str(caught.value)
+    assert "max_response_tokens 48 (here 8), on_too_long drop (here truncate)." in said
+    assert "--set render.max_response_tokens=48 --set render.on_too_long=drop." in said
+    assert "max_prompt_tokens" not in said
+
+
+def test_another_template_or_tokenizer_is_refused(
+    selector: StateSelector, tiny_lm: LanguageModel
+) -> None:
+    """The one that differs is named."""
+    rendered = rows()
+    for name, said in (("template_text", "chat template"), ("tokenizer", "tokenizer")):
+        facts = dataclasses.replace(
+            rendered.facts, fingerprint="other",
+            rendering={**rendered.facts.rendering, name: "other"},
+        )  # fmt: skip
+        other = RenderedRows.from_rows(((row, None, False) for row in rendered), facts)
+        with pytest.raises(MismatchError, match=f"made with another {said} than"):
+            selector.score(tiny_lm, other)
 
 
 def damage_json(folder: Path) -> None:

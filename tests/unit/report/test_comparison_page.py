@@ -51,7 +51,8 @@ def written(folder: Path, text: str = "plain", **entry: Any) -> Path:
             })  # fmt: skip
     folder.mkdir(parents=True)
     write_json(folder / "comparison.json", {
-        "entries": entries, "cues": {"all": [f"a cue {text} does as well"]},
+        "entries": entries, "facts": {"all": [f"a fact {text}"]},
+        "cues": {"all": [f"a cue {text} does as well"]},
         "agreement": agreements, "selection_ratio": 0.5, "length_bounds": [3.0, 5.0, 9.0],
     })  # fmt: skip
     return folder
@@ -120,6 +121,7 @@ def test_rates_agreement_cues_and_costs_are_there(page: Page) -> None:
     assert "all, 33.3% harmful part plain, 35.0% harmful" in page.text
     assert "the share that two kept sets have in common at a ratio of 50.0%" in page.text
     assert "a cue plain does as well" in page.text
+    assert "a fact plain" in page.text
     assert "2 1 min 30 s not measured not measured no model no model" in page.text
     assert "3.00, 5.00, 9.00 characters" in page.text
     assert "all: a note plain" in page.text
