@@ -29,7 +29,12 @@ from tamis.models.lora import layer_count, linear_modules
 from tamis.models.row_forward import RowForward
 from tamis.models.row_gradients import store_rows
 from tamis.models.row_store import RowStore
-from tamis.models.weight_slices import CriticalSlices, cosines_at, critical_slices
+from tamis.models.weight_slices import (
+    CriticalSlices,
+    cosines_at,
+    critical_slices,
+    rows_at_once,
+)
 
 SEARCH_BYTES = 2**31  # whole gradients of known rows held at once; of one weight at least
 PARTS = ("rows", "columns", "row_reference", "column_reference")
@@ -153,9 +158,11 @@ class SliceSearch:
 
             def take(name: str, inputs: Tensor, gradient: Tensor) -> None:
                 one = slices.by_module[name]
-                sums.append(torch.stack([
-                    cosines_at(one, x.float(), d.float()).sum()
-                    for x, d in zip(inputs, gradient, strict=True)
+                n = rows_at_once(one, inputs, gradient)
+                parts = [slice(i, i + n) for i in range(0, len(inputs), n)]
+                sums.append(torch.cat([
+                    cosines_at(one, inputs[part].float(), gradient[part].float()).sum(-1)
+                    for part in parts
                 ]))  # fmt: skip
 
             visit_modules(modules, forward, indices, _whole, take)

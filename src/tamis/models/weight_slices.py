@@ -5,7 +5,8 @@ the mean of G over the first set. The gap of a slice is its mean cosine to R's o
 minus that over the second. Slices with a gap above a threshold are critical, and only they are kept
 of R.
 
-Shapes: P rows of the first set, S of the second, T tokens, K and L critical rows and columns.
+Shapes: P rows of the first set, S of the second, B rows of a batch, T tokens, K and L critical rows
+and columns.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+GRADIENT_BYTES = 2**26  # of rows' gradients at critical slices, held at once
 
 
 @dataclass(frozen=True)
@@ -38,16 +41,13 @@ class CriticalSlices:
 
 
 def cosines(one: Tensor, other: Tensor) -> Tensor:
-    """Cosine of each row of a matrix with the same row of another (n x D each; n).
+    """Cosine of each row of a matrix with the same row of another (.. x n x D and n x D; .. x n).
 
     0 where either has length 0; NaN where one is not finite.
     """
-    lengths = one.norm(dim=-1), other.norm(dim=-1)
-    units = [
-        matrix / torch.where(length == 0, 1.0, length).unsqueeze(-1)
-        for matrix, length in zip((one, other), lengths, strict=True)
-    ]
-    return (units[0] * units[1]).sum(-1)
+    length, reference = (torch.where((found := matrix.norm(dim=-1)) == 0, 1.0, found)
+                         for matrix in (one, other))  # fmt: skip
+    return (one * (other / reference.unsqueeze(-1))).sum(-1) / length
 
 
 def slice_gaps(first: Tensor, second: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,17 +94,26 @@ def critical_slices(
 
 
 def cosines_at(slices: CriticalSlices, inputs: Tensor, gradient: Tensor) -> Tensor:
-    """Cosines of a row's gradient to the reference at the critical slices (K + L).
+    """Cosines of rows' gradients to the reference at the critical slices (B x (K + L)).
 
-    The gradient is sum_t d_t x_t^T; nothing of it is computed beside these slices.
+    A row's gradient is sum_t d_t x_t^T; nothing of it is computed beside these slices.
 
     Args:
         slices: Of the weight.
-        inputs: x, what went into the module (T x in).
-        gradient: d, the gradient of the row's loss at its output (T x out).
+        inputs: x, what went into the module (B x T x in).
+        gradient: d, the gradient of the rows' losses at its output (B x T x out).
     """
-    rows = gradient[:, slices.rows].T @ inputs
-    columns = inputs[:, slices.columns].T @ gradient
+    rows = gradient[..., slices.rows].mT @ inputs
+    columns = inputs[..., slices.columns].mT @ gradient
     return torch.cat([
         cosines(rows, slices.row_reference), cosines(columns, slices.column_reference)
-    ])  # fmt: skip
+    ], dim=-1)  # fmt: skip
+
+
+def rows_at_once(slices: CriticalSlices, inputs: Tensor, gradient: Tensor) -> int:
+    """Return how many rows' gradients at the critical slices fit `GRADIENT_BYTES`; at least 1.
+
+    Arguments as in `cosines_at`.
+    """
+    of_row = max(len(slices.rows) * inputs.shape[-1], len(slices.columns) * gradient.shape[-1])
+    return max(1, GRADIENT_BYTES // max(1, 4 * of_row))

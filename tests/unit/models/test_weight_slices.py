@@ -8,7 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from tamis.models.weight_slices import cosines, cosines_at, critical_slices, slice_gaps
+from tamis.models import weight_slices
+from tamis.models.weight_slices import (
+    CriticalSlices,
+    cosines,
+    cosines_at,
+    critical_slices,
+    rows_at_once,
+    slice_gaps,
+)
 from tamis.rng import torch_generator
 
 
@@ -69,7 +77,7 @@ def test_gaps_are_differences_of_mean_cosines_against_loops() -> None:
 def test_critical_slices_are_those_above_the_threshold() -> None:
     """The reference is kept there and nowhere else."""
     rows, columns = literal_gaps()
-    threshold = sorted([*rows, *columns])[5]  # three of nine gaps are larger
+    threshold = sum(sorted([*rows, *columns])[5:7]) / 2  # three of nine gaps are larger
     found, largest = critical_slices(FIRST, SECOND, threshold)
     assert found.rows.tolist() == [o for o in range(5) if rows[o] > threshold]
     assert found.columns.tolist() == [i for i in range(4) if columns[i] > threshold]
@@ -97,17 +105,26 @@ def test_gradients_that_are_no_numbers_have_no_critical_slice() -> None:
 
 
 def test_cosines_at_slices_are_those_of_the_whole_gradient() -> None:
-    """sum_t d_t x_t^T built entry by entry, then its critical rows and columns."""
-    inputs, gradient = random(6, 4, purpose="inputs"), random(6, 5, purpose="outputs")
+    """sum_t d_t x_t^T of both rows built entry by entry, then its critical rows and columns."""
+    inputs, gradient = random(2, 6, 4, purpose="inputs"), random(2, 6, 5, purpose="outputs")
     slices, _ = critical_slices(FIRST, SECOND, 0.3)
-    whole = torch.zeros(5, 4, dtype=torch.float64)
-    for t in range(6):
-        for o in range(5):
-            for i in range(4):
-                whole[o, i] += gradient[t, o] * inputs[t, i]
-    reference = FIRST.mean(0)
-    expected = [cosine(whole[o, :], reference[o, :]) for o in slices.rows.tolist()]
-    expected += [cosine(whole[:, i], reference[:, i]) for i in slices.columns.tolist()]
     assert len(slices.rows) * len(slices.columns) > 0
+    reference = FIRST.mean(0)
     found = cosines_at(slices, inputs, gradient)
-    assert found.tolist() == pytest.approx(expected, abs=1e-14)
+    for b in range(2):
+        whole = torch.zeros(5, 4, dtype=torch.float64)
+        for t in range(6):
+            for o in range(5):
+                for i in range(4):
+                    whole[o, i] += gradient[b, t, o] * inputs[b, t, i]
+        expected = [cosine(whole[o, :], reference[o, :]) for o in slices.rows.tolist()]
+        expected += [cosine(whole[:, i], reference[:, i]) for i in slices.columns.tolist()]
+        assert found[b].tolist() == pytest.approx(expected, abs=1e-14)
+
+
+def test_as_many_rows_at_once_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three critical rows of 4 and one column of 5 numbers: 48 bytes a row; always one."""
+    slices = CriticalSlices(torch.arange(3), torch.arange(1), torch.ones(3, 4), torch.ones(1, 5))
+    for budget, expected in ((480, 10), (479, 9), (10, 1)):
+        monkeypatch.setattr(weight_slices, "GRADIENT_BYTES", budget)
+        assert rows_at_once(slices, torch.ones(20, 6, 4), torch.ones(20, 6, 5)) == expected
