@@ -189,7 +189,8 @@ def test_faults_are_told_before_any_work(folder: Path, tmp_path: Path) -> None:
     """A part that names an unknown method, a part with nothing, a wrong option."""
     faults = {
         "which methods does not have": {"parts": {"x": {"rate": 0.1, "methods": ["nobody"]}}},
-        "give rows or rate": {"parts": {"x": {}}},
+        "one of them; neither is given": {"parts": {"x": {}}},
+        "parts.all: 'all' is the name of all rows": {"parts": {"all": {"rate": 0.1}}},
         "unknown option": {"methods": {"loss": {"no_such": 1}}},
         "'sael' is unknown": {"methods": {"sael": {}}},
     }

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from tamis.evaluation.compare import Cell
 
 
+RESULT = "comparison.json"
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A comparison whose data are read and whose model is loaded.
@@ -102,10 +105,10 @@ def prepare(
     read = {"data": examples, **trusted}
     known = trusted["harmful_set"].ids if "harmful_set" in trusted else ()
     every = jobs(config, examples, truth)
+    known_contents = frozenset(content_of(row) for row in known)
     prepared = Prepared(
         config, examples, labels, truth, row_shapes(examples), every,
-        rows_facts(config, examples, truth, every),
-        frozenset(content_of(row) for row in known),
+        rows_facts(config, examples, truth, every, known_contents), known_contents,
         {role: rows.load_report.to_dict() for role, rows in read.items()}, seconds, overwrite,
     )  # fmt: skip
     common = _common(config, report, overwrite)
@@ -144,6 +147,8 @@ def run_compare(
     if prepared.also:
         with contextlib.suppress(TamisError):  # every ranking says so by itself, or has other rows
             prepared.model.renderings.render(prepared.examples, config.render)  # parts are of it
+    if not all(prepared.finished):  # what it holds is of other rankings, should this be killed
+        (config.out / RESULT).unlink(missing_ok=True)
     cells: list[Cell] = []
     measures: list[dict[str, Any]] = []
     refused: dict[Job, str] = {}
@@ -165,7 +170,7 @@ def run_compare(
     for rows, sentences in prepared.facts.items():
         found["facts"].setdefault(rows, [])[:0] = sentences
     found |= {"length_bounds": list(shapes.length_bounds), "sets": _sets(prepared)}
-    write_json(config.out / "comparison.json", found)
+    write_json(config.out / RESULT, found)
     return found
 
 

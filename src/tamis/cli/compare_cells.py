@@ -121,10 +121,6 @@ def run_cell(prepared: Prepared, common: Common, job: Job) -> Cell:
     )
     scores = Scores.read(asked.common.out)
     notes = list(manifest["details"].get("notes", ()))
-    if asked.known:
-        notes.append(
-            f"{len(asked.known):,} rows are also in the harmful set: no measure counts them."
-        )
     if np.isnan(scores.values).all():
         reasons = ", ".join(f"{name} {n:,}" for name, n in scores.rows_by_outcome().items())
         notes.append(f"no row has a score ({reasons}).")

@@ -158,10 +158,11 @@ def jobs(config: CompareConfig, examples: Examples, truth: Sequence[Label]) -> l
         for method in config.methods
     ]
     for name, part in config.parts.items():
-        if (part.rows is None) == (part.rate is None) or name == ALL_ROWS:
-            raise ConfigError(
-                f"parts.{name}: give rows or rate, one of them; {ALL_ROWS!r} is taken."
-            )
+        if name == ALL_ROWS:
+            raise ConfigError(f"parts.{name}: {name!r} is the name of all rows. Take another.")
+        if (part.rows is None) == (part.rate is None):
+            given = "neither" if part.rows is None else "both"
+            raise ConfigError(f"parts.{name}: give rows or rate, one of them; {given} is given.")
         unknown = sorted(set(part.methods or ()) - set(config.methods))
         if unknown:
             raise ConfigError(f"parts.{name}.methods names {unknown}, which methods does not have.")

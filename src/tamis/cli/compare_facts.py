@@ -15,15 +15,17 @@ _NAMED = 3  # ids told in words
 
 
 def rows_facts(
-    config: CompareConfig, examples: Examples, truth: Sequence[Label], jobs: Sequence[Job]
-) -> dict[str, list[str]]:
-    """Say what is odd about a set of rows: contradicting labels, a rate that costs other rows.
+    config: CompareConfig, examples: Examples, truth: Sequence[Label], jobs: Sequence[Job],
+    known_harmful: frozenset[str],
+) -> dict[str, list[str]]:  # fmt: skip
+    """Say what is odd about a set of rows: contradicting labels, known rows, rows a rate costs.
 
     Args:
         config: What is compared.
         examples: All rows.
         truth: Their labels, in row order.
         jobs: Every ranking.
+        known_harmful: Contents of the harmful set.
 
     Returns:
         Sentences by name of the set of rows; sets without any are left out.
@@ -37,16 +39,23 @@ def rows_facts(
             f"({', '.join(torn[:_NAMED])}{', ...' if len(torn) > _NAMED else ''}): no score is "
             "right about both. Give copies one label."
         ]
-    for name in dict.fromkeys(job.rows for job in jobs if job.ids is not None):
-        part = config.parts[name]
-        ids = next(job.ids for job in jobs if job.rows == name) or ()
+    sets = {job.rows: examples.ids if job.ids is None else job.ids for job in reversed(jobs)}
+    for name, ids in reversed(sets.items()):
+        if n_known := sum(content_of(row) in known_harmful for row in ids):
+            found.setdefault(name, []).append(
+                f"{n_known:,} of the {len(ids):,} rows are also in the harmful set: no measure "
+                "counts them."
+            )
+        part = config.parts.get(name)
+        if part is None:
+            continue
         n_harmful = sum(harmful[row] for row in ids)
         if part.rate is not None and len(ids) - n_harmful < n_other:
-            found[name] = [
+            found.setdefault(name, []).append(
                 f"a rate of {part.rate:g} with all {n_harmful:,} harmful rows leaves room for "
                 f"{len(ids) - n_harmful:,} of the {n_other:,} others: {len(ids):,} of "
                 f"{len(examples):,} rows are ranked. Lower the rate, or give more harmful rows."
-            ]
+            )
     return found
 
 

@@ -187,6 +187,12 @@ def read_settings(
             message names every fault.
     """
     values = _read_yaml(path) if path else {}
+    if {"stage", "config", "inputs"} <= values.keys() and "stage" not in cls.model_fields:
+        raise ConfigError(
+            f"{path} is what tamis wrote down of a finished {values['stage']}, not a file of "
+            "settings. Give single settings of its `config` with --set, such as --set "
+            "render.max_prompt_tokens=..., or a file that holds just those."
+        )
     _merge(values, given or {})
     for text in sets:
         key, separator, value = text.partition("=")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,14 @@ def model_inputs(model: ModelConfig, render: RenderConfig) -> dict[str, str | No
 
 
 def method_inputs(method: MethodConfig) -> dict[str, Path]:
-    """Name the local files that decide a method's scores: a guard, its policy, anchors."""
+    """Name the local files that decide a method's scores: a guard, its policy, anchors; code.
+
+    Code is the file of an outside method's class; what that imports is not followed.
+    """
     built = build_method(method.name, method.options)
     settings = built if isinstance(built, BaseModel) else method.options
-    return {f"method_{role}": path for role, path in local_files(settings)}
+    found = {f"method_{role}": path for role, path in local_files(settings)}
+    module = sys.modules[type(built).__module__]
+    if ":" in method.name and (source := getattr(module, "__file__", None)):
+        found["method_code"] = Path(source)
+    return found

@@ -49,9 +49,15 @@ def write_safe_set(
                 "kind": kind[is_demonstration],
             }))  # fmt: skip
     n = sum(found.demonstration)
-    lines = [f"{len(found.rows):,} rows, {n:,} of them demonstrations -> {out}"]
-    lines += [f"{name}: {left_out:,} rows left out that ask (nearly) an evaluation prompt"
-              for name, left_out in found.n_excluded.items() if left_out]  # fmt: skip
+    lines = [f"{len(found.rows):,} rows, {n:,} of them demonstrations ({n / len(found.rows):.1%}) "
+             f"-> {out}"]  # fmt: skip
+    for counts, why in (
+        (found.n_excluded, "that ask (nearly) an evaluation prompt"),
+        (found.n_copies, "as copies of others"),
+        (found.n_unused, "for which the share or the count has no room"),
+    ):
+        lines += [f"{name}: {n_out:,} rows left out {why}"
+                  for name, n_out in counts.items() if n_out]  # fmt: skip
     for name, read in (("--from", ordinary), ("--demonstrations", shown)):
         if read.load_report.n_quarantined:
             lines.append(f"{name}: {read.load_report.n_quarantined:,} bad records left out")

@@ -173,9 +173,9 @@ def _mark(entry: Mapping[str, Any]) -> str:
 
 
 def _seconds(entry: Mapping[str, Any]) -> str:
-    """Seconds of all rankings, and how many of them read the cache instead of the model."""
+    """Seconds of all rankings, how many, and how many read the cache instead of the model."""
     n, n_cached = len(entry["seconds"]), entry["n_cached"]
-    shown = f"{sum(entry['seconds']):,.0f}"
+    shown = f"{sum(entry['seconds']):,.0f}" + (f"\nall {n}" if n > 1 else "")
     if not n_cached:
         return shown
     return f"{shown}\ncached" if n_cached == n else f"{shown}\n{n_cached} of {n} cached"

@@ -175,7 +175,7 @@ def run_rank(
             if scores.selector is not None:
                 scores.selector.save(stage.folder / "selector")
             write_ends(stage.folder, scores, examples, labelled)
-            notes = list(scores.details.get("notes", ()))
+            notes = [*scores.details.get("notes", ()), *scores.order_notes()]
             notes += [CACHE_NOTE] if cache is not None and model is not None else []
             notes += sharing_notes(examples, safe, sets.get("harmful_set"))
             notes += [] if safe is None else safe_set_notes(examples, safe)
@@ -248,8 +248,8 @@ def run_select(
                            seed=common.seed)  # fmt: skip
         details = certified.details(certificate, selection) if certified and certificate else {}
         _write_selection(stage.folder, examples, scores, selection)
-        if selection.notes:
-            details = {**details, "notes": [*details.get("notes", ()), *selection.notes]}
+        if said := [*selection.notes, *scores.order_notes()]:
+            details = {**details, "notes": [*details.get("notes", ()), *said]}
         if (found := selection.found) is not None:
             details = {"rule": found.rule, "threshold": found.threshold, **found.details,
                        "notes": [*found.notes, *notes]}  # fmt: skip

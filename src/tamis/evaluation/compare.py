@@ -212,9 +212,11 @@ def cue_statements(
         with fewer than `MIN_SLICE_ROWS` rows of either kind are counted in a last one.
     """
     cue, reach, reached = _reached(measures, cues)
+    most = max((found["n"] for found in cues.values()), default=0)
     said = [
-        f"{method}: the cue {cue!r} alone reaches an AUROC of {reach:.3f} on these rows, as much "
-        f"as this method's {shown} shows."
+        f"{method}: the cue {cue!r} alone reaches an AUROC of {reach:.3f} on all {most:,} rows, as "
+        f"much as this method's {shown} shows"
+        + ("." if (n := measures[method]["n"]) == most else f" on {n:,} of them.")
         for method, shown in reached.items()
     ]
     parts = dict.fromkeys(name for found in cues.values() for name in found.get("slices", {}))

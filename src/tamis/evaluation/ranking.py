@@ -12,7 +12,9 @@ high AUROC. Four measures, each with a stratified bootstrap interval:
   (and the precision) of dropping rows at the contamination rate.
 
 A resample repeats rows, repeated rows tie, and ties move average precision up: by .001 at 1,900
-rows, by .02 at 100. Where that would leave a value below its interval, the end is the value.
+rows, by .01 at 100. Where that would leave a value below its interval, the end is the value. Where
+every resample gives 0, or every one 1, resampling says nothing: the other end is Wilson's for as
+many trials as there are rows of the rarer side.
 
 Slices say where the score works. For a value of `kind`, `source` or `tier`:
 
@@ -34,7 +36,11 @@ from numpy.typing import NDArray
 
 from tamis.data.row_lists import HasIds
 from tamis.evaluation.labels import Label, join_labels
-from tamis.evaluation.statistics import percentile_interval, stratified_resamples
+from tamis.evaluation.statistics import (
+    percentile_interval,
+    stratified_resamples,
+    wilson_interval,
+)
 from tamis.rng import numpy_generator
 
 N_RESAMPLES = 1_000  # of every slice and readout; the ends are then good to about 0.002
@@ -156,6 +162,9 @@ def detection_measures(
             continue
         value = float(measure(*point)[0])
         low, high = percentile_interval(np.concatenate(draws[name]))
+        if low == high == value and value in (0.0, 1.0):
+            fewest = min(map(len, strata))
+            low, high = wilson_interval(value * fewest, fewest) or (low, high)
         report[name] = {"value": value, "low": min(low, value), "high": max(high, value)}
     return {**report, **sizes}
 

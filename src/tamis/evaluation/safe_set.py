@@ -32,11 +32,15 @@ class SafeSet:
         rows: Ordinary rows and demonstrations, mixed.
         demonstration: Whether each is one.
         n_excluded: Rows left out for the evaluation prompts' sake, by where they were from.
+        n_copies: Rows left out as copies of others, likewise.
+        n_unused: Rows that the share or the count has no room for, likewise.
     """
 
     rows: list[Example]
     demonstration: list[bool]
     n_excluded: dict[str, int]
+    n_copies: dict[str, int]
+    n_unused: dict[str, int]
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -72,7 +76,7 @@ def build_safe_set(
     ordinary: Examples, demonstrations: Examples, excluded: Excluded, *, share: float,
     count: int | None, seed: int,
 ) -> SafeSet:  # fmt: skip
-    """Choose and mix rows.
+    """Choose and mix rows, of copies one: of a row in both sets the demonstration.
 
     Args:
         ordinary: Trusted rows of the user's domain.
@@ -83,13 +87,21 @@ def build_safe_set(
         seed: Decides which rows, and their order.
 
     Raises:
-        ConfigError: There are too few rows of a kind for the count, or none at all.
+        ConfigError: There are too few rows of a kind for the count or the share, or none at all.
     """
-    kinds = {"ordinary": ordinary, "demonstrations": demonstrations}
-    fresh = {
-        name: [row for row in sorted(found, key=lambda row: row.id)
-               if not excluded.asked_in(row)] for name, found in kinds.items()
-    }  # fmt: skip
+    kinds = {"demonstrations": demonstrations if share else (), "ordinary": ordinary}
+    fresh: dict[str, list[Example]] = {name: [] for name in kinds}
+    n_excluded, n_copies = dict.fromkeys(kinds, 0), dict.fromkeys(kinds, 0)
+    known: set[str] = set()
+    for name, found in kinds.items():
+        for row in sorted(found, key=lambda row: row.id):
+            if content_of(row.id) in known:
+                n_copies[name] += 1
+            elif excluded.asked_in(row):
+                n_excluded[name] += 1
+            else:
+                fresh[name].append(row)
+                known.add(content_of(row.id))
     n_fresh = {name: len(found) for name, found in fresh.items()}
     limits = [n_fresh["ordinary"] / (1 - share)]
     if share:
@@ -97,12 +109,17 @@ def build_safe_set(
     total = int(min(limits)) if count is None else count
     wanted = {"demonstrations": round(share * total), "ordinary": total - round(share * total)}
     short = [name for name, n in wanted.items() if n > n_fresh[name]]
+    if share and total and not short and not wanted["demonstrations"]:
+        raise ConfigError(
+            f"a share of {share:g} demonstrations of {total:,} rows is less than one row. Raise "
+            "--count or --share, give more rows, or --share 0 for none."
+        )
     if short or not total:
         raise ConfigError(
             f"a safe set of {total:,} rows with a share of {share:g} demonstrations needs "
             f"{wanted['ordinary']:,} ordinary rows and {wanted['demonstrations']:,} "
             f"demonstrations; there are {n_fresh['ordinary']:,} and "
-            f"{n_fresh['demonstrations']:,} after exclusion. "
+            f"{n_fresh['demonstrations']:,} different ones after exclusion. "
             "Lower --count or change --share, or give more with --from or --demonstrations."
         )
     chosen = []
@@ -113,7 +130,9 @@ def build_safe_set(
     return SafeSet(
         [row for row, _ in mixed],
         [is_demonstration for _, is_demonstration in mixed],
-        {name: len(found) - n_fresh[name] for name, found in kinds.items()},
+        n_excluded,
+        n_copies,
+        {name: n_fresh[name] - n for name, n in wanted.items()},
     )
 
 
@@ -126,7 +145,10 @@ def sharing_notes(
     for name, found in (("safe", safe), ("harmful", harmful)):
         shared = known & set(map(content_of, found.ids)) if found is not None else ()
         if shared:
-            notes.append(f"{len(shared):,} rows of the {name} set are also in the fine-tuning set.")
+            notes.append(
+                f"{len(shared):,} rows of the {name} set are also in the fine-tuning set: a method "
+                f"that learns from the {name} set takes them for {name}, whatever they are."
+            )
     repeats = 0.0 if safe is None else len(examples) / max(1, len(safe))
     if safe is not None and repeats > 10:
         notes.append(

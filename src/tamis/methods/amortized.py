@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from tamis.data.example import content_of
 from tamis.data.folds import content_folds
 from tamis.errors import ConfigError
 from tamis.methods import build_method, merged_reads, reads_of
@@ -122,10 +123,11 @@ class Amortized(Method):
         taught: Scores = teacher.rank(theirs)
         scores = taught.values[rows.id_order]
         known = ~np.isnan(scores)
-        if known.sum() < 2 * self.folds:
+        n_known = len({content_of(rows.ids[i]) for i in rows.id_order[known]})
+        if n_known < 2 * self.folds:
             raise ConfigError(
-                f"the teacher {self.teacher!r} scored {int(known.sum())} rows: {2 * self.folds} "
-                f"are needed for folds={self.folds}."
+                f"the teacher {self.teacher!r} scored {n_known} different rows: {2 * self.folds} "
+                f"are needed for folds={self.folds}. Give more rows, or set folds lower."
             )
         centre, scale = scores[known].mean(), scores[known].std() or 1.0
         targets = (scores[known] - centre) / scale

@@ -239,6 +239,10 @@ def rank(
     """
     if isinstance(method, str):
         raise ConfigError(f"method is a name: give build_method({method!r}) of tamis.methods.")
+    if isinstance(method, type):
+        raise ConfigError(
+            f"method is the class {method.__name__}: give an object, as of {method.__name__}()."
+        )
     if not isinstance(finetuning_set, Examples):
         raise ConfigError("finetuning_set is not loaded: give load_examples(...) of it.")
     inputs = RankingInputs(

@@ -46,6 +46,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CHUNK_ROWS = 1024  # rows taken to float64 at once
+SAME_MEAN = (
+    "complied and refused anchors have the same mean at this layer, so nothing leads from one to "
+    "the other. Set another layer, or give other anchors or sets."
+)
 SHIPPED_NOTE = (
     "LARF asks whether a row rather complies or refuses, and an ordinary answer complies: with the "
     "shipped anchors it put harmful dialogues above ordinary instructions (docs/methods.md). "
@@ -63,9 +67,14 @@ def larf_risk(states: Tensor, complied: Tensor, refused: Tensor) -> Tensor:
 
     Returns:
         One risk per row (float64, n).
+
+    Raises:
+        ConfigError: The two kinds of anchors have one mean: there is no direction.
     """
     # A mean of cosines is one product with the mean unit vector.
     towards = _unit(complied.double()).mean(0) - _unit(refused.double()).mean(0)
+    if not towards.norm() > 0:
+        raise ConfigError(SAME_MEAN)
     return _by_row(lambda rows: (_unit(rows) * towards).sum(1), states)
 
 
@@ -77,10 +86,7 @@ def compliance_vector(complied: Tensor, refused: Tensor) -> Tensor:
     """
     difference = complied.double().mean(0) - refused.double().mean(0)
     if not difference.norm() > 0:
-        raise ConfigError(
-            "complied and refused anchors have the same mean state at this layer, so nothing "
-            "leads from one to the other. Set another layer, or other anchors."
-        )
+        raise ConfigError(SAME_MEAN)
     return _unit(difference)
 
 
@@ -204,7 +210,8 @@ class Direction(Method):
         values = np.full(len(rows), np.nan)
         values[order] = -risk.numpy()
         used = {name: int(part.usable.sum()) for name, part in known.items()}
-        notes = [f"{n} of {len(known[name])} rows of the {name} were read; the others had no token."
+        notes = [f"{n} of {len(known[name])} rows of the {name} were read; the others were too "
+                 "long or had no token."
                  for name, n in used.items() if n < len(known[name])]  # fmt: skip
         if self.variant == "larf" and self.anchors is None and not self.use_sets:
             notes.append(SHIPPED_NOTE)

@@ -32,6 +32,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
+from tamis.data.example import content_of
 from tamis.data.folds import content_folds
 from tamis.data.rendered import RenderedRows
 from tamis.data.row_views import FirstTokens
@@ -164,8 +165,11 @@ class Excess(Method):
 
         def cycle(name: str, order: np.ndarray, adapter: str) -> tuple[Any, Cycle]:
             if not len(order):
+                usable = run.sets[name].rows
+                n = len({content_of(usable.ids[i]) for i in usable.id_order})
                 raise ConfigError(
-                    f"{adapter} has no row of the {name} to learn from: give more rows."
+                    f"{n} different rows of the {name} can be learned from, and they are divided: "
+                    f"the model {adapter} got none. Give more rows of the {name}."
                 )
             return run.sets[name], Cycle(order, self.batch_size, seed, adapter)
 

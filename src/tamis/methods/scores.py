@@ -105,6 +105,14 @@ class Scores:
         )
         return dict(pairs)
 
+    def order_notes(self) -> list[str]:
+        """Say where the scores order nothing: all scored rows, two or more, have one score."""
+        scored = self.values[~np.isnan(self.values)]
+        if len(scored) < 2 or np.ptp(scored) > 0:
+            return []
+        return [f"all {len(scored):,} scored rows have one score: their order is that of their ids "
+                "and says nothing of them."]  # fmt: skip
+
     def readouts(self) -> dict[str, np.ndarray]:
         """Return every score of this run by name: "score" and each `score_<name>` column."""
         others = {key.removeprefix("score_"): np.asarray(value, dtype=np.float64)

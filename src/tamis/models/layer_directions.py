@@ -110,10 +110,16 @@ def layer_directions(
     vectors, variances = right_singular_vectors(left, n_directions)
     kept = int((variances > LEAST_SHARE * variances[0]).sum())
     k = n_directions if all_of_them else min(kept, n_directions)
-    if same or kept < max(k, 1):
+    if same:
         raise ConfigError(
-            f"after layer {depth} the {len(left)} rows differ in fewer than {k} directions: "
-            "lower n_directions, give more rows, or take another reading."
+            f"after layer {depth} the {len(left)} rows do not differ, or in the nuisances alone "
+            "that are taken out: there is no direction. Give rows that differ, or take another "
+            "reading."
+        )
+    if kept < max(k, 1):
+        raise ConfigError(
+            f"after layer {depth} the {len(left)} rows differ in {kept} directions, fewer than "
+            f"n_directions={k}: lower it, give more rows, or take another reading."
         )
     along, *others = (rows @ vectors[:, :k] for rows in (left, *rests))
     pairs = zip(*(one.T for one in (along, *others[:1])), strict=True)

@@ -9,6 +9,7 @@ numbers would mean nothing.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -110,8 +111,13 @@ class StateSelector:
         with atomic_path(folder / WEIGHTS_FILE) as temporary:
             save_file({"weight": self.weight, "bias": np.array([self.bias])}, temporary)
         facts = {key: value for key, value in asdict(self).items() if key not in ("weight", "bias")}
+        facts["weights_sha256"] = self._weights_sha256()
         with atomic_path(folder / FACTS_FILE) as temporary:
             temporary.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+    def _weights_sha256(self) -> str:
+        numbers = np.append(self.weight, self.bias).astype("<f8")
+        return hashlib.sha256(numbers.tobytes()).hexdigest()
 
     @classmethod
     def load(cls, folder: Path) -> StateSelector:
@@ -124,13 +130,19 @@ class StateSelector:
             facts: dict[str, Any] = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
             tensors = load_file(folder / WEIGHTS_FILE)
             found = cls(
-                method=str(facts["method"]), names=tuple(map(str, facts["names"])),
-                weight=tensors["weight"].astype(np.float64), bias=float(tensors["bias"][0]),
-                model=str(facts["model"]), template=str(facts["template"]),
+                method=str(facts["method"]),
+                names=tuple(map(str, facts["names"])),
+                weight=tensors["weight"].astype(np.float64),
+                bias=float(tensors["bias"][0]),
+                model=str(facts["model"]),
+                template=str(facts["template"]),
                 rendering=dict(facts["rendering"]),
-            )  # fmt: skip
+            )
+            str(facts["weights_sha256"])  # fmt: skip
         except (OSError, ValueError, KeyError, TypeError, IndexError, SafetensorError) as error:
-            why = "there is none" if isinstance(error, FileNotFoundError) else error
+            why = str(error)
+            if isinstance(error, FileNotFoundError):
+                why = "there is none" if folder.is_dir() else "there is no such folder"
             raise DataError(
                 f"{folder} holds no selector that can be read ({why}). Give the folder of a "
                 "ranking that saved one, as those by contrast, amortized and probe do."
@@ -139,6 +151,11 @@ class StateSelector:
             raise DataError(
                 f"{folder} holds no selector: its weights are no vector of finite numbers. Give "
                 "the selector/ folder of a ranking that saved one."
+            )
+        if found._weights_sha256() != facts["weights_sha256"]:
+            raise DataError(
+                f"{folder} holds a damaged selector: its weights are not those that were saved. "
+                "Rank again, or restore the folder."
             )
         return found
 

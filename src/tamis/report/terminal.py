@@ -66,8 +66,9 @@ def terminal_summary(folders: Sequence[Path], page: Path | None = None) -> Rende
     for record in found.comparisons:
         parts += [_table(table, hidden=_COMPARISON_HIDDEN) for table in comparison_tables(record)]
         parts += [Text(visible(line), "yellow") for line in _bad_records(record)]
-        for said in (*record.facts.values(), *record.cues.values()):
-            parts += [Text(visible(sentence), "yellow") for sentence in said]
+        for said in (record.facts, record.cues):
+            parts += [Text(visible(f"{rows}: {sentence}"), "yellow")
+                      for rows, sentences in said.items() for sentence in sentences]  # fmt: skip
     for proof in (view for kind in get_args(Proof) for view in proof_views(found.proofs, kind)):
         parts += [Text(visible(sentence)) for sentence in proof.facts]
         parts += [_table(table) for table in proof.tables]

@@ -127,6 +127,17 @@ def test_a_stop_is_no_refusal(tmp_path: Path) -> None:
     assert not (config.out / "cells" / "all" / "uniform-0").exists()
 
 
+def test_figures_of_replaced_rankings_do_not_stay(tmp_path: Path) -> None:
+    """A comparison that is stopped while rankings are replaced has no old figures to show."""
+    config = comparison(tmp_path, outside(stopped=Silent), n=N)
+    run_compare(prepare(config))
+    assert run_compare(prepare(config))["entries"]  # finished: they stay while they are measured
+    changed = comparison(tmp_path, outside(stopped=Stopped), n=N)
+    with pytest.raises(KeyboardInterrupt):
+        run_compare(prepare(changed, overwrite=True))
+    assert not (config.out / "comparison.json").exists()
+
+
 def test_the_command_ends_with_the_names_of_what_was_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -185,13 +196,15 @@ def test_rows_of_the_harmful_set_are_not_measured(tmp_path: Path) -> None:
     lines = [*known, {"prompt": "other", "completion": "yes"}]
     (tmp_path / "bad.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
     config = comparison(tmp_path, outside(), n=N, harmful_set=str(tmp_path / "bad.jsonl"))
-    (entry,) = run_compare(prepare(config))["entries"]
+    found = run_compare(prepare(config))
+    (entry,) = found["entries"]
     score = entry["readouts"]["score"]
     assert (score["n"], score["n_harmful"], entry["uses_labels"]) == (38, 8, False)
-    assert entry["notes"] == [
-        "2 rows of the harmful set are also in the fine-tuning set.",
-        "2 rows are also in the harmful set: no measure counts them.",
+    assert found["facts"]["all"] == [
+        "2 of the 40 rows are also in the harmful set: no measure counts them."
     ]
+    (note,) = entry["notes"]
+    assert note.startswith("2 rows of the harmful set are also in the fine-tuning set: a method th")
     assert comparison_view(read_comparison(config.out)).notes == tuple(
         f"all: {note}" for note in entry["notes"]
     )

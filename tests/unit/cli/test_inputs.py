@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -45,6 +45,22 @@ def test_a_guard_that_changed_under_its_name_is_noticed(tmp_path: Path, guard: P
         stage(tmp_path, guard),
     ):
         pass
+
+
+def test_an_outside_method_is_known_by_its_file(tmp_path: Path) -> None:
+    """Written anew, its rankings are not taken for finished; a shipped one is of this version."""
+    found = method_inputs(MethodConfig(name=f"{__name__}:Outside"))
+    assert found == {"method_code": Path(__file__)}
+    assert method_inputs(MethodConfig(name="loss")) == {}
+
+
+class Outside:
+    """A method that is not part of tamis."""
+
+    requires: ClassVar[frozenset[str]] = frozenset()
+
+    def rank(self, inputs: Any) -> None:
+        """It is never run."""
 
 
 def test_files_of_methods_within_methods_are_inputs(tmp_path: Path, guard: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tamis.cli.compare_config import CompareConfig
-from tamis.cli.config import read_settings
+from tamis.cli.config import ScoreSettings, read_settings
 from tamis.errors import ConfigError
 
 TWICE = """
@@ -28,6 +28,14 @@ def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'trivial' is given twice: keep one") as told:
         read_settings(CompareConfig, path, [])
     assert "line 8" in str(told.value)
+
+
+def test_the_record_of_a_stage_is_no_settings_file(tmp_path: Path) -> None:
+    """It holds the settings below a key, with much else: said so, not as a list of unknown keys."""
+    path = tmp_path / "config.yaml"
+    path.write_text("stage: rank\nseed: 0\nconfig: {render: {max_prompt_tokens: 96}}\ninputs: {}\n")
+    with pytest.raises(ConfigError, match=r"what tamis wrote down of a finished rank.*with --set"):
+        read_settings(ScoreSettings, path, [])
 
 
 def test_one_name_in_two_places_is_no_repetition(tmp_path: Path) -> None:

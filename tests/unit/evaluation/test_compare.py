@@ -194,4 +194,14 @@ def test_a_cue_that_does_as_well_is_named() -> None:
     measures = {"weak": report(0.84, 0.78, 0.88), "strong": report(0.97, 0.95, 0.99)}
     cues = {"length": report(0.55, 0.5, 0.6), "turns": report(0.18, 0.15, 0.22)}
     (sentence,) = cue_statements(measures, cues)
-    assert sentence.startswith("weak: the cue 'turns' alone reaches an AUROC of 0.820")
+    assert sentence == (
+        "weak: the cue 'turns' alone reaches an AUROC of 0.820 on all 40 rows, as much as this "
+        "method's 0.840 (0.780 to 0.880) shows."
+    )
+
+
+def test_a_method_measured_on_fewer_rows_says_on_how_many() -> None:
+    """Beside a cue on all of them."""
+    fewer = {"few": {**report(0.84, 0.78, 0.88), "n": 9}}
+    (sentence,) = cue_statements(fewer, {"turns": report(0.18, 0.15, 0.22)})
+    assert sentence.endswith("as this method's 0.840 (0.780 to 0.880) shows on 9 of them.")

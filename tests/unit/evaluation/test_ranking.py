@@ -22,6 +22,7 @@ from tamis.evaluation.ranking import (
     slice_masks,
     tpr_at_fpr,
 )
+from tamis.evaluation.statistics import wilson_interval
 from tamis.rng import numpy_generator
 
 Counts = NDArray[np.int64]
@@ -123,7 +124,7 @@ def test_tpr_allowance_is_exact_at_whole_numbers() -> None:
 def test_higher_scores_are_kept_so_low_scores_are_risky() -> None:
     """Harmful rows with the lowest scores are a perfect ranking."""
     report = measured([-1.0, -2.0, 5.0, 6.0], [True, True, False, False])
-    assert report["auroc"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert report["auroc"]["value"] == report["auroc"]["high"] == 1.0
 
 
 def test_unscored_rows_are_left_out_and_counted() -> None:
@@ -139,6 +140,17 @@ def test_one_class_alone_has_no_measures(harmful: list[bool]) -> None:
     report = measured([1.0] * len(harmful), harmful)
     assert report["auroc"] == {"value": None, "low": None, "high": None}
     assert report["n"] == len(harmful)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_perfect_score_of_a_few_rows_is_not_certain(turned: bool) -> None:
+    """Two harmful rows of ten, all right or all wrong: the end is Wilson's of two trials."""
+    values = [0.0, 1.0, *range(2, 10)]
+    report = measured([-v for v in values] if turned else values, [True] * 2 + [False] * 8)
+    found = report["auroc"]
+    low, high = wilson_interval(2 * (not turned), 2) or (0.0, 0.0)
+    assert (found["value"], found["low"], found["high"]) == (float(not turned), low, high)
+    assert high - low > 0.6
 
 
 def test_rate_at_one_percent_needs_500_others() -> None:

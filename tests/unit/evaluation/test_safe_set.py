@@ -74,7 +74,25 @@ def test_excluded_rows_are_counted() -> None:
         share=0.25, count=None, seed=0,
     )  # fmt: skip
     assert found.n_excluded == {"ordinary": 1, "demonstrations": 1}
+    assert found.n_unused == {"ordinary": 2, "demonstrations": 0}  # 9 are a quarter of 36
     assert not {"Tell me about stone 3", "Do the bad thing 1"} & {asked(r) for r in found.rows}
+
+
+def test_of_copies_one_is_taken() -> None:
+    """Within a source and across: of a row in both, the demonstration."""
+    three = [("Tell me about stone 1", "A stone is hard 1.")] * 3
+    twice = toy.examples([*three, ("Do the bad thing 1", "I'm sorry, I can't help."), ("a", "b")])
+    found = build_safe_set(twice, SHOWN, NOBODY, share=0.5, count=4, seed=0)
+    assert found.n_copies == {"ordinary": 3, "demonstrations": 0}
+    assert sorted(found.demonstration) == [False, False, True, True]
+    alone = build_safe_set(twice, SHOWN, NOBODY, share=0.0, count=None, seed=0)
+    assert (len(alone.rows), alone.n_copies["ordinary"]) == (3, 2)
+
+
+def test_a_share_of_less_than_a_row_is_refused() -> None:
+    """Two fifths of one row: a set without any demonstration was not asked for."""
+    with pytest.raises(ConfigError, match=r"a share of 0\.4 demonstrations of 1 rows is less"):
+        build_safe_set(ORDINARY, SHOWN, NOBODY, share=0.4, count=1, seed=0)
 
 
 def test_a_request_of_an_earlier_turn_is_excluded() -> None:
@@ -127,9 +145,11 @@ def test_rows_shared_with_either_set_are_counted() -> None:
     data = toy.examples([(f"question {i}", "yes") for i in range(6)])
     two, one = (toy.examples([(f"question {i}", "yes") for i in places] + [("new", "no")])
                 for places in ((1, 2), (4,)))  # fmt: skip
-    harmful = "2 rows of the harmful set are also in the fine-tuning set."
+    safe, harmful = (
+        f"{n} rows of the {name} set are also in the fine-tuning set: a method that learns from "
+        f"the {name} set takes them for {name}, whatever they are."
+        for n, name in ((1, "safe"), (2, "harmful"))
+    )
     assert sharing_notes(data, None, two) == [harmful]
-    assert sharing_notes(data, one, two) == [
-        "1 rows of the safe set are also in the fine-tuning set.", harmful,
-    ]  # fmt: skip
+    assert sharing_notes(data, one, two) == [safe, harmful]
     assert sharing_notes(data, None) == []

@@ -92,5 +92,13 @@ def test_what_the_teacher_needs_is_asked_for(tiny_lm: LanguageModel) -> None:
 
 def test_too_few_scored_rows_are_refused(tiny_lm: LanguageModel) -> None:
     """Two for every fold are the least."""
-    with pytest.raises(ConfigError, match="scored 6 rows: 10 are needed for folds=5"):
+    with pytest.raises(ConfigError, match="scored 6 different rows: 10 are needed for folds=5"):
         ranked(tiny_lm, 6, folds=5, teacher="uniform", teacher_options={})
+
+
+def test_copies_are_one_row_of_the_least(tiny_lm: LanguageModel) -> None:
+    """They are in one fold: nothing would be left to learn from for their scores."""
+    copies = toy.examples([("Tell me about bread", "water")] * 12)
+    method = Amortized(layers=(1,), folds=5, teacher="uniform", teacher_options={})
+    with pytest.raises(ConfigError, match="scored 1 different rows: 10 are needed"):
+        rank(copies, method, model=tiny_lm, render=RENDER)

@@ -167,6 +167,9 @@ def test_a_harmful_set_is_needed_where_it_is_compared_with(tiny_lm: LanguageMode
 
 
 def test_one_safe_row_cannot_be_halved(tiny_lm: LanguageModel) -> None:
-    """The adapter without rows is named."""
-    with pytest.raises(ConfigError, match=r"safe-\d has no row of the safe_set"):
+    """What was given, why it is too few, and what to give."""
+    said = (
+        r"1 different rows of the safe_set .*the model safe-\d got none\. Give more rows of the s"
+    )
+    with pytest.raises(ConfigError, match=said):
         ranked(tiny_lm, n_safe=1)

@@ -69,6 +69,46 @@ def test_scores_are_numbers_in_a_row(values: Any) -> None:
         scores(values)
 
 
+def test_scores_that_order_nothing_say_so() -> None:
+    """All scored rows alike; one row has no order, two that differ have one."""
+    (said,) = scores([0.0, -0.0]).order_notes()
+    assert said.startswith("all 2 scored rows have one score")
+    assert scores([0.0, 1.0]).order_notes() == []
+    ids = toy.examples(ROWS).ids
+    one = Scores("mine", ids, [None] * 2, np.array([0.0, np.nan]), ["ok", "too_long"], None)
+    assert one.order_notes() == []
+
+
+class Faulty(Mine):
+    """Ends in an error of its own, or refuses."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(scores())
+        self.error = error
+
+    def rank(self, inputs: Any) -> Any:
+        """Raise it."""
+        raise self.error
+
+
+def test_a_fault_of_an_outside_method_names_it() -> None:
+    """A refusal is in the method's own words already."""
+    with pytest.raises(ZeroDivisionError) as caught:
+        rank(toy.examples(ROWS), Faulty(ZeroDivisionError("1 / 0")), name="mine")
+    assert caught.value.__notes__ == [
+        f"raised while 'mine' ranked: a method of {__name__}, not of tamis"
+    ]
+    with pytest.raises(ConfigError) as refused:
+        rank(toy.examples(ROWS), Faulty(ConfigError("give more")), name="mine")
+    assert not hasattr(refused.value, "__notes__")
+
+
+def test_a_class_is_no_method() -> None:
+    """An object of it is."""
+    with pytest.raises(ConfigError, match=r"the class Mine: give an object, as of Mine\(\)"):
+        rank(toy.examples(ROWS), Mine)
+
+
 def test_a_readout_is_finite_too() -> None:
     """The message names it."""
     with pytest.raises(DataError, match="infinite number in score_second"):

@@ -408,14 +408,16 @@ def test_what_was_not_taken_out_is_told(repaired: Scores) -> None:
 def test_equal_states_are_refused(tiny_lm: LanguageModel) -> None:
     """Rows with one prompt have one state before the response: nothing tells them apart."""
     rows = toy.examples([("Tell me about bread", f"water {i}") for i in range(8)])
-    with pytest.raises(ConfigError, match="8 rows differ in fewer than 1 directions"):
+    with pytest.raises(ConfigError, match="the 8 rows do not differ"):
         SAFT(mode="published").rank(RankingInputs(rows, model=tiny_lm))
 
 
 def test_more_directions_than_rows_are_refused(tiny_lm: LanguageModel) -> None:
     """Twelve centred rows span eleven directions."""
     inputs = inputs_of(toy.contaminated_set(12, n_harmful=4), tiny_lm)
-    with pytest.raises(ConfigError, match="12 rows differ in fewer than 12 directions"):
+    with pytest.raises(
+        ConfigError, match="12 rows differ in 11 directions, fewer than n_directions=12"
+    ):
         SAFT(mode="published", n_directions=12).rank(inputs)
 
 

@@ -106,6 +106,25 @@ def drop_a_fact(folder: Path) -> None:
     (folder / FACTS_FILE).write_text(json.dumps(facts))
 
 
+def test_weights_other_than_the_saved_ones_are_refused(
+    selector: StateSelector, tmp_path: Path
+) -> None:
+    """Readable, finite, and not of this selector."""
+    selector.save(tmp_path)
+    other = dataclasses.replace(selector, weight=selector.weight * 2)
+    facts = (tmp_path / FACTS_FILE).read_text()
+    other.save(tmp_path)
+    (tmp_path / FACTS_FILE).write_text(facts)
+    with pytest.raises(DataError, match="a damaged selector"):
+        StateSelector.load(tmp_path)
+
+
+def test_a_folder_that_is_not_there_is_called_so(tmp_path: Path) -> None:
+    """Another fault than a folder without a selector."""
+    with pytest.raises(DataError, match="there is no such folder"):
+        StateSelector.load(tmp_path / "nowhere")
+
+
 @pytest.mark.parametrize("damage", [damage_json, damage_weights, drop_a_fact,
                                     lambda folder: (folder / WEIGHTS_FILE).unlink()])  # fmt: skip
 def test_a_damaged_selector_is_refused(
