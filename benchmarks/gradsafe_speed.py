@@ -1,7 +1,9 @@
 """GradSafe's scores with the slices of a batch computed together, against one row after another.
 
 Both arms make the same passes over the same batches; what differs is how many small products each
-weight costs. The critical slices are found once, before. The risks of both are compared.
+weight costs. The critical slices are found once, before. The risks of both are compared. Where a
+machine is shared, run one thread (OMP_NUM_THREADS=1) and read the seconds of CPU: threads that wait
+for one another count as busy.
 
     python benchmarks/gradsafe_speed.py --rows 40
 """
@@ -9,6 +11,7 @@ weight costs. The critical slices are found once, before. The risks of both are 
 from __future__ import annotations
 
 import argparse
+import time
 from typing import Any
 
 import numpy as np
@@ -35,10 +38,13 @@ def main() -> None:
     rows, _ = labelled_rows(arguments.rows, 1)
     limits = RenderConfig(max_prompt_tokens=arguments.tokens, max_response_tokens=arguments.tokens)
     risks: dict[str, np.ndarray[Any, Any]] = {}
+    cpu: dict[str, list[float]] = {arm: [] for arm in AT_ONCE}
 
     def run(arm: str) -> None:
         critical_slices.rows_at_once = AT_ONCE[arm]  # type: ignore[attr-defined]
+        start = time.process_time()
         risks[arm] = -rank(rows, GradSafe(), model=lm, render=limits).values
+        cpu[arm].append(time.process_time() - start)
 
     search = critical_slices.SliceSearch
     find = search.find
@@ -51,6 +57,7 @@ def main() -> None:
 
     search.find = found_once  # type: ignore[method-assign]
     run("together")  # the first pass of a process is slower
+    cpu["together"].clear()
     times = interleaved({arm: lambda arm=arm: run(arm) for arm in AT_ONCE}, lm.device,
                         arguments.repeats)  # fmt: skip
     apart = np.nanmax(np.abs(risks["together"] - risks["row by row"]))
@@ -58,9 +65,11 @@ def main() -> None:
         "environment": environment(lm),
         "settings": vars(arguments),
         "seconds": {arm: spread(each) for arm, each in times.items()},
-        "together_over_row_by_row": spread(
-            [b / a for a, b in zip(times["row by row"], times["together"], strict=True)]
-        ),
+        "cpu_seconds": {arm: spread(each) for arm, each in cpu.items()},
+        "together_over_row_by_row": {
+            name: spread([b / a for a, b in zip(of["row by row"], of["together"], strict=True)])
+            for name, of in (("seconds", times), ("cpu_seconds", cpu))
+        },
         "largest_difference_of_risks": float(apart),
     }
     print(found["seconds"], found["together_over_row_by_row"], apart)
