@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from pydantic import BaseModel
 from tamis.cli.settings_paths import local_files
 from tamis.data.renderer import RenderConfig
 from tamis.files import file_sha256
-from tamis.methods import build_method
+from tamis.methods import build_method, method_class
 from tamis.models.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -45,12 +46,23 @@ def model_inputs(model: ModelConfig, render: RenderConfig) -> dict[str, str | No
 def method_inputs(method: MethodConfig) -> dict[str, Path]:
     """Name the local files that decide a method's scores: a guard, its policy, anchors; code.
 
-    Code is the file of an outside method's class; what that imports is not followed.
+    Code is the file of an outside class, of the method or of one it is made of; what that file
+    imports is not followed.
     """
     built = build_method(method.name, method.options)
     settings = built if isinstance(built, BaseModel) else method.options
     found = {f"method_{role}": path for role, path in local_files(settings)}
-    module = sys.modules[type(built).__module__]
-    if ":" in method.name and (source := getattr(module, "__file__", None)):
-        found["method_code"] = Path(source)
+    for name in _outside({"name": method.name, **method.options}):
+        source = getattr(sys.modules[method_class(name).__module__], "__file__", None)
+        if source is not None:
+            found[f"method_code_of_{name}"] = Path(source)
     return found
+
+
+def _outside(options: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the names of outside methods in settings, at any depth."""
+    for key, value in options.items():
+        if isinstance(value, Mapping):
+            yield from _outside(value)
+        elif key in ("name", "method", "teacher") and isinstance(value, str) and ":" in value:
+            yield value

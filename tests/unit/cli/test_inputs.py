@@ -49,8 +49,10 @@ def test_a_guard_that_changed_under_its_name_is_noticed(tmp_path: Path, guard: P
 
 def test_an_outside_method_is_known_by_its_file(tmp_path: Path) -> None:
     """Written anew, its rankings are not taken for finished; a shipped one is of this version."""
-    found = method_inputs(MethodConfig(name=f"{__name__}:Outside"))
-    assert found == {"method_code": Path(__file__)}
+    name = f"{__name__}:Outside"
+    of = {f"method_code_of_{name}": Path(__file__)}
+    assert method_inputs(MethodConfig(name=name)) == of
+    assert method_inputs(MethodConfig(name="amortized", options={"teacher": name})) == of
     assert method_inputs(MethodConfig(name="loss")) == {}
 
 
