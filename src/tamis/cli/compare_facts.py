@@ -39,8 +39,10 @@ def rows_facts(
             f"({', '.join(torn[:_NAMED])}{', ...' if len(torn) > _NAMED else ''}): no score is "
             "right about both. Give copies one label."
         ]
-    sets = {job.rows: examples.ids if job.ids is None else job.ids for job in reversed(jobs)}
-    for name, ids in reversed(sets.items()):
+    sets: dict[str, Sequence[str]] = {}
+    for job in jobs:  # of plantings the first: the others are as large
+        sets.setdefault(job.rows, examples.ids if job.ids is None else job.ids)
+    for name, ids in sets.items():
         if n_known := sum(content_of(row) in known_harmful for row in ids):
             found.setdefault(name, []).append(
                 f"{n_known:,} of the {len(ids):,} rows are also in the harmful set: no measure "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from pydantic import BaseModel
 
 from tamis.cli.settings_paths import local_files
 from tamis.data.renderer import RenderConfig
+from tamis.errors import ConfigError
 from tamis.files import file_sha256
 from tamis.methods import build_method, method_class
 from tamis.models.config import ModelConfig
@@ -52,17 +54,18 @@ def method_inputs(method: MethodConfig) -> dict[str, Path]:
     built = build_method(method.name, method.options)
     settings = built if isinstance(built, BaseModel) else method.options
     found = {f"method_{role}": path for role, path in local_files(settings)}
-    for name in _outside({"name": method.name, **method.options}):
-        source = getattr(sys.modules[method_class(name).__module__], "__file__", None)
-        if source is not None:
-            found[f"method_code_of_{name}"] = Path(source)
+    for name in (method.name, *_methods_within(method.options)):
+        if ":" in name:
+            with contextlib.suppress(ConfigError):  # no class: a text of an outside method's own
+                source = getattr(sys.modules[method_class(name).__module__], "__file__", None)
+                found |= {} if source is None else {f"method_code_of_{name}": Path(source)}
     return found
 
 
-def _outside(options: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the names of outside methods in settings, at any depth."""
+def _methods_within(options: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the names of the methods that a method is made of, at any depth."""
     for key, value in options.items():
         if isinstance(value, Mapping):
-            yield from _outside(value)
-        elif key in ("name", "method", "teacher") and isinstance(value, str) and ":" in value:
+            yield from _methods_within(value)
+        elif key in ("method", "teacher") and isinstance(value, str):
             yield value

@@ -252,7 +252,7 @@ def run_select(
             details = {**details, "notes": [*details.get("notes", ()), *said]}
         if (found := selection.found) is not None:
             details = {"rule": found.rule, "threshold": found.threshold, **found.details,
-                       "notes": [*found.notes, *notes]}  # fmt: skip
+                       "notes": [*found.notes, *notes, *said]}  # fmt: skip
         return stage.finish(
             n_rows=len(examples),
             n_kept=int(selection.kept.sum()),

@@ -130,15 +130,12 @@ class StateSelector:
             facts: dict[str, Any] = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
             tensors = load_file(folder / WEIGHTS_FILE)
             found = cls(
-                method=str(facts["method"]),
-                names=tuple(map(str, facts["names"])),
-                weight=tensors["weight"].astype(np.float64),
-                bias=float(tensors["bias"][0]),
-                model=str(facts["model"]),
-                template=str(facts["template"]),
+                method=str(facts["method"]), names=tuple(map(str, facts["names"])),
+                weight=tensors["weight"].astype(np.float64), bias=float(tensors["bias"][0]),
+                model=str(facts["model"]), template=str(facts["template"]),
                 rendering=dict(facts["rendering"]),
-            )
-            str(facts["weights_sha256"])  # fmt: skip
+            )  # fmt: skip
+            saved = str(facts["weights_sha256"])
         except (OSError, ValueError, KeyError, TypeError, IndexError, SafetensorError) as error:
             why = str(error)
             if isinstance(error, FileNotFoundError):
@@ -152,7 +149,7 @@ class StateSelector:
                 f"{folder} holds no selector: its weights are no vector of finite numbers. Give "
                 "the selector/ folder of a ranking that saved one."
             )
-        if found._weights_sha256() != facts["weights_sha256"]:
+        if found._weights_sha256() != saved:
             raise DataError(
                 f"{folder} holds a damaged selector: its weights are not those that were saved. "
                 "Rank again, or restore the folder."
