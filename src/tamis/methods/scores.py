@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tamis.data.rendered import USABLE_OUTCOMES
 from tamis.errors import ConfigError, DataError, DuplicateIdError
 from tamis.files import atomic_path
 
@@ -89,7 +90,7 @@ class Scores:
             ) from error
         scored = ~np.isnan(self.values)
         bare = [i for i, ok, why in zip(self.ids, scored, self.outcome, strict=True)
-                if not ok and why in ("ok", "truncated")]  # fmt: skip
+                if not ok and why in USABLE_OUTCOMES]  # fmt: skip
         if bare:
             raise DataError(f"{self.method} left {len(bare)} rows unscored without a reason: "
                             f"{', '.join(bare[:5])}.")  # fmt: skip
@@ -131,7 +132,7 @@ class Scores:
                 f"readout {name!r} is not among this run's: {', '.join(readouts)}. Set readout to "
                 "one of them, or leave it out."
             )
-        outcome = [why if not np.isnan(value) or why not in ("ok", "truncated") else "unscored"
+        outcome = [why if not np.isnan(value) or why not in USABLE_OUTCOMES else "unscored"
                    for why, value in zip(self.outcome, readouts[name], strict=True)]  # fmt: skip
         return Scores(self.method, self.ids, self.source_ids, readouts[name], outcome,
                       self.n_trained_tokens, self.columns, self.details)  # fmt: skip

@@ -28,10 +28,18 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from tamis.data.rendered import USABLE_OUTCOMES
 from tamis.methods import build_method, merged_reads, reads_of
 from tamis.methods.base import Method, RankingInputs, check_inputs
 from tamis.methods.scores import Scores
-from tamis.selection.fuse import centred, evidence, learned_weights, rank_mean, shares
+from tamis.selection.fuse import (
+    LEAST_OF_A_KIND,
+    centred,
+    evidence,
+    learned_weights,
+    rank_mean,
+    shares,
+)
 
 
 class Signal(Method):
@@ -96,15 +104,11 @@ class Auto(Method):
             found[name] = method.rank(mine)
         ranks = {name: shares(scores.values) for name, scores in found.items()}
         weights = {name: signal.weight for name, signal in self.signals.items()}
-        labelled = self._labelled(inputs, ranks)
+        labelled, few = self._labelled(inputs, ranks)
         rows = inputs.rendered()
-        flagged, notes = None, [f"{name}: {note}" for name, scores in found.items()
-                                for note in scores.details.get("notes", ())]  # fmt: skip
-        if inputs.trusted_set is not None and labelled is None:
-            notes.append(
-                f"none of the {len(inputs.trusted_set)} labels is of a ranked row with all "
-                "signals: the weights are the given ones."
-            )
+        notes = [f"{name}: {note}" for name, scores in found.items()
+                 for note in scores.details.get("notes", ())] + few  # fmt: skip
+        flagged = None
         if labelled is not None or self.fusion == "ranks":
             weights = labelled or weights
             used = [name for name in found if weights[name] > 0]
@@ -156,7 +160,8 @@ class Auto(Method):
         judges_first = sorted(self.signals, key=lambda name: self.signals[name].only_clears)
         for i in np.flatnonzero(np.isnan(values)).tolist():
             why = [found[n].outcome[i] for n in judges_first if np.isnan(found[n].values[i])]
-            outcome[i] = next((each for each in (outcome[i], *why) if each != "ok"), outcome[i])
+            said = (each for each in (outcome[i], *why) if each not in USABLE_OUTCOMES)
+            outcome[i] = next(said, "unscored")
         return outcome
 
     def _never_cleared(self, found: Mapping[str, Scores], usable: np.ndarray) -> list[str]:
@@ -188,23 +193,29 @@ class Auto(Method):
         return f"{n:,} rows ({n / len(flagged):.1%}) are flagged{aim}."
 
     @staticmethod
-    def _labelled(inputs: RankingInputs, ranks: dict[str, np.ndarray]) -> dict[str, float] | None:
-        """Weights from labelled rows that were ranked and have all signals; None without any.
+    def _labelled(
+        inputs: RankingInputs, ranks: dict[str, np.ndarray]
+    ) -> tuple[dict[str, float] | None, list[str]]:
+        """Weights from labelled rows that were ranked and have all signals; None with too few.
 
-        Labels of other rows are for signals that learn from them: their ranks are not known.
+        Labels of other rows are for signals that learn from them: their ranks are not known. A
+        note says why labels that were given weigh nothing: all signals have run by now.
         """
         if inputs.trusted_set is None or inputs.trusted_harmful is None:
-            return None
+            return None, []
         place = {row: i for i, row in enumerate(inputs.finetuning_set.ids)}
         pairs = sorted(
             (row, bool(bad))
             for row, bad in zip(inputs.trusted_set.ids, inputs.trusted_harmful, strict=True)
             if row in place and not any(np.isnan(values[place[row]]) for values in ranks.values())
         )
-        if not pairs:
-            return None
+        harmful = np.array([bad for _, bad in pairs], bool)
+        if min(harmful.sum(), (~harmful).sum()) < LEAST_OF_A_KIND:
+            return None, [
+                f"of the {len(inputs.trusted_set):,} labels {int(harmful.sum()):,} are of harmful "
+                f"and {int((~harmful).sum()):,} of other ranked rows with all signals; to learn "
+                f"weights {LEAST_OF_A_KIND} of either are needed: the weights are the given ones."
+            ]
         rows = [place[row] for row, _ in pairs]
-        weights = learned_weights(
-            [values[rows] for values in ranks.values()], np.array([bad for _, bad in pairs], bool)
-        )
-        return dict(zip(ranks, weights.tolist(), strict=True))
+        weights = learned_weights([values[rows] for values in ranks.values()], harmful)
+        return dict(zip(ranks, weights.tolist(), strict=True)), []

@@ -10,6 +10,7 @@ import pytest
 import toy
 from tamis.data.template import RenderConfig
 from tamis.errors import ConfigError
+from tamis.methods import build_method
 from tamis.methods.base import RankingInputs, rank
 from tamis.methods.scores import Scores
 from tamis.models.load import LanguageModel
@@ -164,4 +165,26 @@ def test_labels_that_fit_no_ranked_row_are_told(tiny_lm: LanguageModel) -> None:
     """The given weights stay, and a note says so."""
     others = toy.contaminated_set(20, n_harmful=8, n_safe=1, seed=7)
     scores = ranked(tiny_lm, trusted_set=others.finetuning_set, trusted_harmful=others.harmful)
-    assert any("none of the 20 labels" in note for note in scores.details["notes"])
+    assert any("of the 20 labels 0 are of harmful and 0 of other ranked rows" in note
+               for note in scores.details["notes"])  # fmt: skip
+
+
+def test_labels_with_too_few_harmful_ones_leave_the_given_weights(tiny_lm: LanguageModel) -> None:
+    """A hundred labels at random hold two harmful rows where harm is rare; nothing is lost."""
+    rows = toy.contaminated_set(60, n_harmful=15, n_safe=20)
+    bad = np.flatnonzero(rows.harmful)
+    chosen = sorted([*bad[:2], *np.flatnonzero(~rows.harmful)[:18]])
+    trusted = rows.finetuning_set.restrict([rows.finetuning_set.ids[i] for i in chosen])
+    scores = ranked(tiny_lm, trusted_set=trusted, trusted_harmful=rows.harmful[chosen])
+    assert not scores.details["weights_learned"]
+    assert scores.values.tobytes() == ranked(tiny_lm).values.tobytes()
+    assert any("2 are of harmful and 18 of other" in note for note in scores.details["notes"])
+
+
+def test_a_shortened_row_that_the_judge_cannot_read_says_why(tiny_lm: LanguageModel) -> None:
+    """That it was shortened is no reason to have no score."""
+    rows = toy.examples([("Tell me", "water " * 60), ("Tell me", "ember"), ("Tell me", "gently")])
+    method = Auto(signals={"picky": {"method": f"{Picky.__module__}:Picky"}})
+    scores = rank(rows, method, safe_set=rows, model=tiny_lm, render=RENDER)
+    assert scores.outcome == ["unparsable", "ok", "ok"]
+    assert rank(rows, build_method("loss"), model=tiny_lm, render=RENDER).outcome[0] == "truncated"
