@@ -16,13 +16,10 @@ opening is used as often as any other.
 from __future__ import annotations
 
 import importlib.resources
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-
-import numpy as np
 
 from tamis.data.checks import BadRecordError
 from tamis.data.example import Examples, Message, ParsedRow
@@ -32,6 +29,8 @@ from tamis.data.records import iterate_records
 from tamis.errors import DataError, DuplicateIdError
 
 FILES = ("unsafe", "borderline", "ordinary", "openings", "refusals")
+SETS = ("complied", "refused", "borderline", "opened", "answered")
+Request = tuple[tuple[str, str], ...]
 _T = TypeVar("_T")
 
 
@@ -129,20 +128,22 @@ def load_anchors(folder: str | Path) -> Anchors:
     )
 
 
-def request_folds(anchors: Anchors, n_folds: int) -> dict[str, np.ndarray]:
-    """Put all anchors of one request into one fold, in whatever set they are.
+def request_folds(anchors: Anchors, n_folds: int) -> dict[Request, int]:
+    """Deal the requests of the anchors to folds, those of each kind evenly.
 
     Returns:
-        By set, the fold of each of its rows (int64, 0 to n_folds - 1).
+        The fold of every request, 0 to n_folds - 1.
     """
-    found: dict[str, np.ndarray] = {}
-    for names in (("complied", "refused"), ("borderline",), ("opened", "answered")):
-        asked = {name: [tuple((turn.role, turn.content) for turn in row.messages[:-1])
-                        for row in getattr(anchors, name)] for name in names}  # fmt: skip
-        place = {one: i for i, one in enumerate(sorted(set(itertools.chain(*asked.values()))))}
-        found |= {name: np.array([place[one] % n_folds for one in requests], dtype=np.int64)
-                  for name, requests in asked.items()}  # fmt: skip
+    found: dict[Request, int] = {}
+    for name in ("refused", "borderline", "answered"):  # the other two ask the same
+        asked = sorted(set(requests(getattr(anchors, name))))
+        found |= {request: place % n_folds for place, request in enumerate(asked)}
     return found
+
+
+def requests(rows: Examples) -> list[Request]:
+    """Return what every row asks: its turns before the answer, as (role, content)."""
+    return [tuple((turn.role, turn.content) for turn in row.messages[:-1]) for row in rows]
 
 
 def turned(rows: Examples, places: Sequence[int], openings: Sequence[str]) -> Examples:

@@ -25,14 +25,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from tamis.data.anchors import Anchors, chosen_anchors, request_folds, turned
+from tamis.data.anchors import SETS, Anchors, chosen_anchors, request_folds, requests, turned
 from tamis.data.example import Examples
 from tamis.data.folds import content_folds
 from tamis.errors import ConfigError
@@ -40,8 +39,14 @@ from tamis.methods.base import Method, RankingInputs
 from tamis.methods.scores import Scores, row_scores
 from tamis.models.feature_names import depths_of, state_names
 from tamis.models.lora import layer_count
-from tamis.models.planes import PrincipalAxes, fit_plane, principal_axes
-from tamis.models.sided_planes import FOLDS, Sides, believed, declining, held_out_risks
+from tamis.models.sided_planes import (
+    FOLDS,
+    LayerPlanes,
+    Sides,
+    believed,
+    declining,
+    held_out_risks,
+)
 from tamis.models.state_selector import StateSelector
 from tamis.rng import numpy_generator
 
@@ -107,13 +112,13 @@ class Contrast(Method):
         lm = inputs.features.lm
         depths = depths_of(self.layers, layer_count(lm.model))
         names = state_names(depths, self.readings)
-        rows, folds = inputs.rendered(), _folds(inputs)
+        rows, folds = inputs.rendered(), self._folds(inputs)
         ranked = inputs.states("finetuning_set", names)
         parts = self._known(inputs, names, folds)
         if self.anchors != "none":
             parts |= self._turned(inputs, names, parts, len(depths))
         layers = [
-            _Layer.read(span, ranked, list(parts.values()), self.n_components)
+            LayerPlanes.read(span, ranked, list(parts.values()), self.n_components)
             for span in np.split(np.arange(ranked.shape[1]), len(depths))
         ]
         trusted = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
@@ -143,7 +148,10 @@ class Contrast(Method):
         )  # fmt: skip
 
     def _risks(
-        self, layers: Sequence[_Layer], fold: np.ndarray, trusted: tuple[np.ndarray, np.ndarray]
+        self,
+        layers: Sequence[LayerPlanes],
+        fold: np.ndarray,
+        trusted: tuple[np.ndarray, np.ndarray],
     ) -> tuple[np.ndarray, np.ndarray]:
         """Mean over layers of the held-out log-odds, of the ranked and of the known rows."""
         found = [held_out_risks(layer.known, layer.rows, fold, trusted, self.strength)
@@ -159,7 +167,31 @@ class Contrast(Method):
             return {}
         anchors = self._anchors()
         return {name: inputs.rendered(getattr(anchors, name)).counts()
-                for name in request_folds(anchors, FOLDS)}  # fmt: skip
+                for name in SETS}  # fmt: skip
+
+    def _folds(self, inputs: RankingInputs) -> dict[str, np.ndarray]:
+        """Deal the usable rows of all sets to folds, by content and with the anchors' requests.
+
+        Copies share a fold, in whatever set they are. What asks the same as an anchor is held out
+        with it: a safe set may hold the refusals that the anchors are made of.
+        """
+        harmful = [] if inputs.harmful_set is None else ["harmful_set"]
+        names = ["finetuning_set", "safe_set", *harmful]
+        usable = {name: inputs.rendered(name).id_order for name in names}
+        ids = {name: [inputs.rendered(name).ids[i] for i in order]
+               for name, order in usable.items()}  # fmt: skip
+        generator = numpy_generator(inputs.seed, "contrast")
+        fold = content_folds(list(itertools.chain(*ids.values())), FOLDS, generator)
+        found = dict(zip(ids, np.split(fold, np.cumsum([len(ids[name]) for name in names[:-1]])),
+                         strict=True))  # fmt: skip
+        if self.anchors == "none":
+            return found
+        of_request = request_folds(self._anchors(), FOLDS)
+        for name, order in usable.items():
+            asked = requests(getattr(inputs, name))
+            own = [of_request.get(asked[i], -1) for i in order]
+            found[name] = np.where(np.array(own) < 0, found[name], own)
+        return found
 
     def _known(
         self, inputs: RankingInputs, names: Sequence[str], folds: Mapping[str, np.ndarray]
@@ -175,10 +207,11 @@ class Contrast(Method):
                                          np.zeros(n, bool))  # fmt: skip
         if self.anchors != "none":
             anchors = self._anchors()
-            for name, fold in request_folds(anchors, FOLDS).items():
+            of_request = request_folds(anchors, FOLDS)
+            for name in SETS:
                 which: Examples = getattr(anchors, name)
                 states, usable = inputs.states(which, names), inputs.rendered(which).id_order
-                n = len(states)
+                n, fold = len(states), np.array([of_request[asked] for asked in requests(which)])
                 found[name] = Sides(states, np.full(n, name == "complied"), fold[usable],
                                     np.zeros(n, bool))  # fmt: skip
         return found
@@ -256,45 +289,3 @@ class Contrast(Method):
                 "anchors in the language of your data."
             )
         return {"held_out_auroc_of_anchors": separation}
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """States of one layer on its principal axes: of known rows, and of the rows to rank."""
-
-    axes: PrincipalAxes
-    known: Sides
-    rows: np.ndarray
-
-    @classmethod
-    def read(
-        cls, span: np.ndarray, rows: np.ndarray, parts: Sequence[Sides], n_components: int
-    ) -> _Layer:
-        states = np.concatenate([part.states[:, span] for part in parts])
-        axes = principal_axes(np.concatenate([rows[:, span], states]), n_components)
-        known = Sides(axes.reduce(states), *(
-            np.concatenate([getattr(part, name) for part in parts])
-            for name in ("harmful", "fold", "safe")
-        ))  # fmt: skip
-        return cls(axes, known, axes.reduce(rows[:, span]))
-
-    def plane(
-        self, trusted: tuple[np.ndarray, np.ndarray], strength: float
-    ) -> tuple[np.ndarray, float]:
-        """Fit on all known rows and those taken for known, over the states as they are."""
-        states = np.concatenate([self.known.states, *(self.rows[places] for places in trusted)])
-        sides = np.concatenate([self.known.harmful, np.ones(len(trusted[0]), bool),
-                                np.zeros(len(trusted[1]), bool)])  # fmt: skip
-        return self.axes.plane(*fit_plane(states, sides, strength))
-
-
-def _folds(inputs: RankingInputs) -> dict[str, np.ndarray]:
-    """Deal the usable rows of all sets to folds; copies share one, in whatever set they are."""
-    harmful = [] if inputs.harmful_set is None else ["harmful_set"]
-    names = ["finetuning_set", "safe_set", *harmful]
-    ids = {name: [rows.ids[i] for i in rows.id_order]
-           for name, rows in ((name, inputs.rendered(name)) for name in names)}  # fmt: skip
-    generator = numpy_generator(inputs.seed, "contrast")
-    fold = content_folds(list(itertools.chain(*ids.values())), FOLDS, generator)
-    return dict(zip(ids, np.split(fold, np.cumsum([len(ids[name]) for name in names[:-1]])),
-                    strict=True))  # fmt: skip

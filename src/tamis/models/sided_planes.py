@@ -7,12 +7,13 @@ Shapes: n rows, K axes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from tamis.errors import ConfigError
-from tamis.models.planes import fit_plane, principal_axes
+from tamis.models.planes import PrincipalAxes, fit_plane, principal_axes
 
 FOLDS = 5  # rows are scored by planes that saw four fifths of the others
 
@@ -103,6 +104,50 @@ def declining(
         weight, bias = fit_plane(axes.reduce(known[:, span]), sides, strength)
         found += axes.reduce(rows[:, span]) @ weight + bias
     return found / n_layers
+
+
+@dataclass(frozen=True)
+class LayerPlanes:
+    """States of one layer on its principal axes.
+
+    Attributes:
+        axes: Those of all its rows.
+        known: Rows whose side is known, reduced.
+        rows: The rows to rank, reduced (n x K).
+    """
+
+    axes: PrincipalAxes
+    known: Sides
+    rows: np.ndarray
+
+    @classmethod
+    def read(
+        cls, span: np.ndarray, rows: np.ndarray, parts: Sequence[Sides], n_components: int
+    ) -> LayerPlanes:
+        """Find the axes of a layer and reduce its states.
+
+        Args:
+            span: Its columns in the states.
+            rows: States of the rows to rank (n x D).
+            parts: Known rows with their states (each m x D), by where they are from.
+            n_components: Principal axes; fewer where there are fewer rows.
+        """
+        states = np.concatenate([part.states[:, span] for part in parts])
+        axes = principal_axes(np.concatenate([rows[:, span], states]), n_components)
+        known = Sides(axes.reduce(states), *(
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in ("harmful", "fold", "safe")
+        ))  # fmt: skip
+        return cls(axes, known, axes.reduce(rows[:, span]))
+
+    def plane(
+        self, trusted: tuple[np.ndarray, np.ndarray], strength: float
+    ) -> tuple[np.ndarray, float]:
+        """Fit on all known rows and those taken for known, over the states as they are."""
+        states = np.concatenate([self.known.states, *(self.rows[places] for places in trusted)])
+        sides = np.concatenate([self.known.harmful, np.ones(len(trusted[0]), bool),
+                                np.zeros(len(trusted[1]), bool)])  # fmt: skip
+        return self.axes.plane(*fit_plane(states, sides, strength))
 
 
 def _refuse_one_side(harmful: np.ndarray) -> None:

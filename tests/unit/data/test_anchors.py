@@ -15,9 +15,11 @@ import pytest
 
 from tamis.data.anchors import (
     FILES,
+    SETS,
     Anchors,
     load_anchors,
     request_folds,
+    requests,
     shipped_anchors,
     turned,
     two_of,
@@ -27,7 +29,6 @@ from tamis.errors import DataError, DuplicateIdError
 from tamis.evaluation.prompts import PROMPT_KINDS, shipped_openings, shipped_prompts
 
 MOST_WORDS = 40  # of an opening: longer ones would begin to say something
-SETS = ("complied", "refused", "borderline", "opened", "answered")
 REQUESTS = ("unsafe", "borderline", "ordinary")
 SMALL: dict[str, list[dict[str, Any]]] = {
     "unsafe": [{"id": "u1", "prompt": "bad one"}, {"id": "u2", "prompt": "bad two"}],
@@ -250,10 +251,10 @@ def test_all_anchors_of_a_request_are_in_one_fold(tmp_path: Path, system: bool) 
         anchors = load_anchors(written(tmp_path, **changes))
     found = request_folds(anchors, 5)
     for names in (("complied", "refused"), ("borderline",), ("opened", "answered")):
-        pairs = {(request_of(row), int(fold)) for name in names for row, fold in
-                 zip(getattr(anchors, name), found[name], strict=True)}  # fmt: skip
-        assert len(pairs) == len({request for request, _ in pairs})
-        assert {fold for _, fold in pairs} == set(range(5))
+        asked = {name: set(requests(getattr(anchors, name))) for name in names}
+        assert len({frozenset(each) for each in asked.values()}) == 1
+        assert {found[request] for request in asked[names[0]]} == set(range(5))
+    assert set(found) == {request for name in SETS for request in requests(getattr(anchors, name))}
 
 
 def test_turned_rows_keep_the_request_and_open_twice() -> None:

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 import toy
-from tamis.data.anchors import shipped_anchors
+from tamis.data.anchors import request_folds, requests, shipped_anchors, turned
 from tamis.data.example import Examples, ParsedRow
 from tamis.data.template import RenderConfig, render
 from tamis.errors import ConfigError
 from tamis.methods import contrast
 from tamis.methods.base import RankingInputs, rank
-from tamis.methods.contrast import Contrast, _folds
+from tamis.methods.contrast import Contrast
 from tamis.models.load import LanguageModel
 from tamis.models.planes import fit_plane
 from tamis.models.sided_planes import FOLDS, Sides, believed, held_out_risks
@@ -136,15 +136,15 @@ def test_an_answer_that_declines_marks_its_request_as_unsafe(tiny_lm: LanguageMo
     ])  # fmt: skip
     inputs = RankingInputs(anchors.opened, safe_set=safe, model=tiny_lm, render=RENDER)
     names, method = ["state:2:response_mean", "state:2:prompt_last"], Contrast(layers=(2,))
-    parts = method._known(inputs, names, _folds(inputs))
-    turned = method._turned(inputs, names, parts, 1)
-    assert {name: bool(part.harmful.all()) for name, part in turned.items()} == {
+    parts = method._known(inputs, names, method._folds(inputs))
+    found = method._turned(inputs, names, parts, 1)
+    assert {name: bool(part.harmful.all()) for name, part in found.items()} == {
         "turned_unsafe": True, "turned_ordinary": False,
     }  # fmt: skip
-    sizes = [len(part.states) for part in turned.values()]
+    sizes = [len(part.states) for part in found.values()]
     assert sum(sizes) == 2 * len(safe)
     assert 50 <= sizes[0] <= 70  # of sixty: a plane on a random model is wrong about a few
-    assert not method._notes({**parts, **turned})
+    assert not method._notes({**parts, **found})
     assert "reads as a refusal" in method._notes(parts)[0]
 
 
@@ -153,13 +153,27 @@ def test_a_turned_row_is_held_out_with_its_safe_row(tiny_lm: LanguageModel) -> N
     anchors = shipped_anchors()
     inputs = RankingInputs(anchors.opened, safe_set=anchors.refused, model=tiny_lm, render=RENDER)
     names, method = ["state:2:prompt_last"], Contrast(layers=(2,), readings=("prompt_last",))
-    parts = method._known(inputs, names, _folds(inputs))
+    parts = method._known(inputs, names, method._folds(inputs))
     fold_of = {state.tobytes(): fold for state, fold in
                zip(parts["safe_set"].states, parts["safe_set"].fold, strict=True)}  # fmt: skip
     for part in method._turned(inputs, names, parts, 1).values():
         for state, fold in zip(part.states, part.fold, strict=True):
             nearest = min(fold_of, key=lambda key: np.abs(np.frombuffer(key) - state).max())
             assert fold_of[nearest] == fold
+
+
+def test_what_asks_the_same_as_an_anchor_is_held_out_with_it(tiny_lm: LanguageModel) -> None:
+    """`tamis safe-set` takes the anchors' refusals; a ranked row may ask it too, in any answer."""
+    anchors = shipped_anchors()
+    asked = turned(anchors.complied, [3, 40], ("Gladly.", "With pleasure."))
+    safe = Examples.from_records(ParsedRow(row.messages) for part in (anchors.refused, asked)
+                                 for row in itertools.islice(part, 60))  # fmt: skip
+    inputs = RankingInputs(asked, safe_set=safe, model=tiny_lm, render=RENDER)
+    folds, of_request = Contrast(layers=(2,))._folds(inputs), request_folds(anchors, FOLDS)
+    for name, rows in (("safe_set", safe), ("finetuning_set", asked)):
+        asks = requests(rows)
+        expected = [of_request[asks[i]] for i in inputs.rendered(name).id_order]
+        assert folds[name].tolist() == expected
 
 
 def test_states_that_do_not_separate_the_anchors_are_refused(tiny_lm: LanguageModel) -> None:
