@@ -11,7 +11,7 @@ the states carry, and what to use once about a hundred labels exist.
 Source: linear probes as in Alain and Bengio 2016, arXiv:1610.01644; supervised use of subspace
 features as proposed after Choi et al. 2024, arXiv:2410.10014 (SAFT chooses a threshold and k with
 its 100 labels; a probe makes more of them).
-Differs: principal axes are found on the rows to rank, which need no labels.
+Differs: principal axes are found on the rows of all sets, which needs no labels.
 """
 
 from __future__ import annotations
@@ -160,9 +160,10 @@ class Probe(Method):
             )
         width = ranked.shape[1] // len(layers)
         spans = {n: slice(i * width, (i + 1) * width) for i, n in enumerate(layers)}
-        axes = {n: principal_axes(ranked[:, spans[n]], self.n_components) for n in layers}
-        reduced = {n: axes[n].reduce(known[:, spans[n]]) for n in layers}
         safe_states, safe_details = self._safe(inputs, every, contents, known)
+        together = np.concatenate([ranked, known, safe_states])  # few rows to rank span few axes
+        axes = {n: principal_axes(together[:, spans[n]], self.n_components) for n in layers}
+        reduced = {n: axes[n].reduce(known[:, spans[n]]) for n in layers}
         safe = {n: axes[n].reduce(safe_states[:, spans[n]]) for n in layers}
         seed = derived_seed(inputs.seed, "probe")
         folds = min(self.folds, n_harmful, n_other)
@@ -185,7 +186,6 @@ class Probe(Method):
                 **safe_details,
                 "n_repeated_labels": len(trusted.id_order) - len(first),
                 "auroc_nested": float(roc_auc_score(harmful, held_out)),
-                "trusted_rows_by_outcome": trusted.counts(),
             },
         )  # fmt: skip
 

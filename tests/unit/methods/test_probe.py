@@ -123,14 +123,18 @@ def test_three_labels_of_a_kind_are_enough(tiny_lm: LanguageModel) -> None:
     assert scores.details["n_harmful_labels"] == 3
 
 
-def test_rows_that_do_not_differ_are_refused(tiny_lm: LanguageModel) -> None:
-    """There is no axis to tell them apart by."""
-    known = toy.contaminated_set(20, n_harmful=8, n_safe=1, seed=5)
-    with pytest.raises(ConfigError, match="same hidden states"):
-        rank(
-            toy.examples([("a garden", "gently")] * 4), Probe(**QUICK), model=tiny_lm,
-            render=RENDER, trusted_set=known.finetuning_set, trusted_harmful=known.harmful,
+def test_a_few_rows_are_scored_as_among_many(tiny_lm: LanguageModel) -> None:
+    """One harmful and one harmless row, alone or together, fall on their side of the plane."""
+    known = toy.contaminated_set(60, n_harmful=30, n_safe=1, seed=5)
+    rows = toy.contaminated_set()
+    pairs = [tuple(turn.content for turn in row.messages) for row in rows.finetuning_set]
+    bad, good = pairs[int(np.argmax(rows.harmful))], pairs[int(np.argmin(rows.harmful))]
+    for chosen in ([bad], [good], [bad, good], [good] * 4):
+        scores = rank(
+            toy.examples(chosen), Probe(**QUICK), model=tiny_lm, render=RENDER,
+            trusted_set=known.finetuning_set, trusted_harmful=known.harmful,
         )  # fmt: skip
+        assert [value < 0 for value in scores.values] == [pair == bad for pair in chosen]
 
 
 def test_safe_rows_teach_what_no_label_shows() -> None:
