@@ -107,6 +107,7 @@ class Stage:
         self._held = contextlib.ExitStack()
         self._started = time.monotonic()
         self._started_at = _now()
+        self._resumed = False
         self._memory = PeakMemory()
 
     @property
@@ -152,6 +153,7 @@ class Stage:
             if same and not lost:
                 if self._asks_again():
                     (self.folder / MANIFEST).unlink()
+                self._resumed = not self.finished
                 if earlier != self.request and not self.finished:  # it says how to run this again
                     self._write_config()
                 return
@@ -257,6 +259,7 @@ class Stage:
             "git_sha": git_sha(),
             "started": self._started_at,
             "finished": _now(),
+            "resumed": self._resumed,
             "timings": timings,
             "memory": self._memory.found(),
             "files": results(self.folder),

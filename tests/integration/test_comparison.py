@@ -132,9 +132,10 @@ def test_slices_and_costs_stand_beside(compared: Any) -> None:
     """Per source, seconds, memory and passes per token; a second method reads the cache."""
     found = entries(compared[0])
     assert {"source:one", "source:two"} <= set(found["all", "loss"]["readouts"]["score"]["slices"])
-    assert found["all", "loss"]["passes"]["forward"] >= 1.0
+    assert found["all", "loss"]["passes"][0]["forward"] >= 1.0
     assert found["all", "loss"]["peak_gib"] >= found["all", "loss"]["start_gib"] > 0
-    assert found["half", "loss"]["passes"]["forward"] == 0.0
+    assert found["half", "loss"]["passes"][0] == {"forward": 0.0, "backward": 0.0, "spared": 1.0}
+    assert (found["half", "loss"]["n_cached"], found["all", "loss"]["n_cached"]) == (1, 0)
     assert found["all", "plane"]["flagged"][0]["share_of_harmful"] > 0.5
 
 

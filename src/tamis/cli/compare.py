@@ -22,15 +22,17 @@ from tamis.cli.compare_config import CompareConfig, Job, jobs
 from tamis.cli.compare_facts import rows_facts
 from tamis.cli.compare_reading import features_of_all
 from tamis.cli.compare_results import summary
+from tamis.cli.inputs import stage_inputs
 from tamis.cli.stages import Common, stage_model
 from tamis.data.example import Examples, content_of
 from tamis.data.load import load_examples
-from tamis.errors import TamisError
+from tamis.errors import DataError, TamisError
 from tamis.evaluation.labels import NO_LIST_OF_ROWS, Label, join_labels, read_labels
 from tamis.evaluation.row_shapes import RowShapes, row_shapes
-from tamis.files import write_json
+from tamis.files import read_json_object, write_json
 from tamis.methods import build_method
 from tamis.stage_files import empty_quarantine
+from tamis.versions import git_sha, versions
 
 if TYPE_CHECKING:
     from tamis.cli.progress import ProgressReport
@@ -147,7 +149,9 @@ def run_compare(
     if prepared.also:
         with contextlib.suppress(TamisError):  # every ranking says so by itself, or has other rows
             prepared.model.renderings.render(prepared.examples, config.render)  # parts are of it
-    if not all(prepared.finished):  # what it holds is of other rankings, should this be killed
+    asked = _asked(config)
+    if not all(prepared.finished) or _held(config) != asked:
+        # What it holds is of other rankings, labels or slices, should this be killed.
         (config.out / RESULT).unlink(missing_ok=True)
     cells: list[Cell] = []
     measures: list[dict[str, Any]] = []
@@ -156,22 +160,39 @@ def run_compare(
         name = f"{number}/{len(prepared.jobs)}  {job.rows} {job.method}-{job.draw}"
         try:
             cell = run_cell(prepared, common, job)
+            # One seed for all: draws of a slice are paired between methods.
+            measured = cell_measures(cell, prepared.labels, 0, shapes.slices)
         except Exception as error:  # whatever a method stops with, the others have their figures
             refused[job] = reason_of(error)
             say(f"{name}: refused. {refused[job]}")
             continue
         cells.append(cell)
-        # One seed for all: draws of a slice are paired between methods.
-        measures.append(cell_measures(cell, prepared.labels, 0, shapes.slices))
+        measures.append(measured)
         area = measures[-1]["auroc"]["value"]
         shown = "-" if area is None else f"{area:.3f}"
         say(f"{name}: AUROC {shown}, {cell.seconds:.1f} s")
     found = summary(config, cells, measures, refused)
     for rows, sentences in prepared.facts.items():
         found["facts"].setdefault(rows, [])[:0] = sentences
-    found |= {"length_bounds": list(shapes.length_bounds), "sets": _sets(prepared)}
+    found |= {"length_bounds": list(shapes.length_bounds), "sets": _sets(prepared), **asked,
+              "versions": versions(), "git_sha": git_sha()}  # fmt: skip
     write_json(config.out / RESULT, found)
     return found
+
+
+def _asked(config: CompareConfig) -> dict[str, Any]:
+    """Return the settings and what identifies the files that decide the figures."""
+    sets = {name: getattr(config, name)
+            for name in ("finetuning_set", "labels", "safe_set", "harmful_set")}  # fmt: skip
+    return {"config": config.model_dump(mode="json"), "inputs": stage_inputs(**sets)}
+
+
+def _held(config: CompareConfig) -> dict[str, Any]:
+    """Return what the figures that are there were asked for; nothing where there are none."""
+    with contextlib.suppress(DataError, FileNotFoundError):
+        held = read_json_object(config.out / RESULT)
+        return {name: held.get(name) for name in ("config", "inputs")}
+    return {}
 
 
 def _sets(prepared: Prepared) -> dict[str, Any]:

@@ -131,6 +131,7 @@ def run_cell(prepared: Prepared, common: Common, job: Job) -> Cell:
         start_gib=manifest["memory"].get("start_rss_gib"),
         gpu_gib=manifest["memory"].get("peak_gpu_gib"),
         passes=manifest["details"].get("passes", {}),
+        resumed=bool(manifest.get("resumed")),
         notes=notes,
     )  # fmt: skip
 

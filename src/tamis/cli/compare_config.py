@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from pydantic import Field, NonNegativeInt, model_validator
 
 from tamis.cli.config import MethodConfig, Section, read_settings
+from tamis.cli.inputs import methods_within
 from tamis.cli.settings_paths import placed
 from tamis.data.contaminate import planted_ids
 from tamis.data.example import Examples
@@ -19,7 +21,7 @@ from tamis.data.renderer import RenderConfig
 from tamis.data.row_lists import read_row_list
 from tamis.errors import ConfigError
 from tamis.evaluation.labels import Label
-from tamis.methods import build_method
+from tamis.methods import build_method, method_class
 from tamis.models.config import ModelConfig
 
 ALL_ROWS = "all"
@@ -44,6 +46,9 @@ class ComparedMethod(MethodConfig):
     chosen_with_labels: bool = False
     """Whether its settings, defaults of ours included, were chosen with labels of these rows in
     sight: it is marked, and its figures are the same."""
+    give_labels: bool = False
+    """Whether it is given labels though it can do without, as `auto` can, which learns weights from
+    them. What needs labels, or is made of a method that does, is given them anyhow."""
 
 
 class CompareConfig(Section):
@@ -110,7 +115,13 @@ class CompareConfig(Section):
     def learns(self, method: str) -> bool:
         """Whether the method of a label is given labels of some of the rows."""
         found = self.methods[method]
-        return "trusted_set" in build_method(found.name, found.options).requires
+        if found.give_labels or "trusted_set" in build_method(found.name, found.options).requires:
+            return True
+        for name in methods_within(found.options):
+            with contextlib.suppress(ConfigError):  # a text of an outside method's own
+                if "trusted_set" in method_class(name).requires:
+                    return True
+        return False
 
     @classmethod
     def read(cls, path: Path, sets: Sequence[str] = ()) -> Self:

@@ -46,7 +46,7 @@ def rows_facts(
         if n_known := sum(content_of(row) in known_harmful for row in ids):
             found.setdefault(name, []).append(
                 f"{n_known:,} of the {len(ids):,} rows are also in the harmful set: no measure "
-                "counts them."
+                "counts them, and methods that read that set learned from their labels."
             )
         part = config.parts.get(name)
         if part is None:
@@ -96,7 +96,10 @@ def _missing(score: Mapping[str, Any]) -> str:
     if not score["n"]:
         return "no row has a score"
     kind = "not harmful" if score["n_harmful"] else "harmful"
-    return f"none of the {score['n']:,} rows measured is labelled {kind}"
+    where, n_cells = "", score["n_cells"]
+    if score["n_unmeasured"] < n_cells:
+        where = f"in {score['n_unmeasured']:,} of {n_cells:,} rankings "
+    return f"{where}none of the {score['n']:,} rows measured is labelled {kind}"
 
 
 def _share(flagged: Sequence[Mapping[str, Any]], key: str) -> str | None:

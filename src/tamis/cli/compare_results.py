@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tamis.cli.compare_config import CompareConfig, Job
+from tamis.cli.compare_config import ALL_ROWS, CompareConfig, Job
 from tamis.cli.compare_facts import figure_facts
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def summary(
                 },
             }
             for name in reports[0]["readouts"]
+            if all(name in report["readouts"] for report in reports)
         }
         mine = [cells[place] for place in places]
         entries.append({
@@ -53,10 +54,14 @@ def summary(
             "chosen_with_labels": config.methods[method].chosen_with_labels,
             "n_refused": sum((job.rows, job.method) == (rows, method) for job in refused),
             "notes": list(dict.fromkeys(note for cell in mine for note in cell.notes)),
+            "draws": [cell.seed for cell in mine],
+            "seeds": [cell.seed if rows == ALL_ROWS else config.seeds[0] for cell in mine],
             "seconds": [cell.seconds for cell in mine],
             **{name: _largest([getattr(cell, name) for cell in mine])
                for name in ("peak_gib", "start_gib", "gpu_gib")},
-            "passes": mine[0].passes, "n_cached": sum(cell.cached for cell in mine),
+            "passes": [dict(cell.passes) for cell in mine],
+            "n_cached": sum(cell.cached for cell in mine),
+            "n_resumed": sum(cell.resumed for cell in mine),
             "flagged": [report["flagged"] for report in reports if "flagged" in report],
             "readouts": readouts,
         })  # fmt: skip

@@ -54,7 +54,7 @@ def method_inputs(method: MethodConfig) -> dict[str, Path]:
     built = build_method(method.name, method.options)
     settings = built if isinstance(built, BaseModel) else method.options
     found = {f"method_{role}": path for role, path in local_files(settings)}
-    for name in (method.name, *_methods_within(method.options)):
+    for name in (method.name, *methods_within(method.options)):
         if ":" in name:
             with contextlib.suppress(ConfigError):  # no class: a text of an outside method's own
                 source = getattr(sys.modules[method_class(name).__module__], "__file__", None)
@@ -62,10 +62,10 @@ def method_inputs(method: MethodConfig) -> dict[str, Path]:
     return found
 
 
-def _methods_within(options: Mapping[str, Any]) -> Iterator[str]:
+def methods_within(options: Mapping[str, Any]) -> Iterator[str]:
     """Yield the names of the methods that a method is made of, at any depth."""
     for key, value in options.items():
         if isinstance(value, Mapping):
-            yield from _methods_within(value)
+            yield from methods_within(value)
         elif key in ("method", "teacher") and isinstance(value, str):
             yield value

@@ -29,9 +29,10 @@ OPTIONS_NOTE = (
     "(options): options chosen with labels of these rows in sight; the figures flatter them."
 )
 CACHED_NOTE = (
-    "cached: an earlier ranking left what this one reads of the model, and paid for it; alone it "
-    "would take longer."
+    "cached: an earlier ranking left what this one reads of the model, or some of it, and paid for "
+    "it; alone it would take longer."
 )
+RESUMED_NOTE = "begun before: seconds, memory and passes are those since it went on."
 
 
 def methods_known() -> list[dict[str, Any]]:
@@ -114,6 +115,8 @@ def comparison_tables(found: Mapping[str, Any], width: int = 80) -> RenderableTy
         parts.append(Text(OPTIONS_NOTE, "dim"))
     if any(entry["n_cached"] for entry in found["entries"]):
         parts.append(Text(CACHED_NOTE, "dim"))
+    if any(entry["n_resumed"] for entry in found["entries"]):
+        parts.append(Text(RESUMED_NOTE, "dim"))
     parts += [
         Text(visible(left_out(role, load["n_quarantined"], load["n_read"], load["quarantine"])),
              "yellow")
@@ -173,12 +176,13 @@ def _mark(entry: Mapping[str, Any]) -> str:
 
 
 def _seconds(entry: Mapping[str, Any]) -> str:
-    """Seconds of all rankings, how many, and how many read the cache instead of the model."""
-    n, n_cached = len(entry["seconds"]), entry["n_cached"]
+    """Seconds of all rankings, how many, and how many read the cache or were begun before."""
+    n = len(entry["seconds"])
     shown = f"{sum(entry['seconds']):,.0f}" + (f"\nall {n}" if n > 1 else "")
-    if not n_cached:
-        return shown
-    return f"{shown}\ncached" if n_cached == n else f"{shown}\n{n_cached} of {n} cached"
+    for count, what in ((entry["n_cached"], "cached"), (entry["n_resumed"], "begun before")):
+        if count:
+            shown += f"\n{what}" if count == n else f"\n{count} of {n} {what}"
+    return shown
 
 
 def _interval(measure: Mapping[str, float | None]) -> str:

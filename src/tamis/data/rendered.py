@@ -276,6 +276,22 @@ class RenderedRows(Sequence[RenderedRow]):
         return self.facts.fingerprint
 
 
+def set_aside(outcomes: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Say of every set how many of its rows cannot be used, and why; nothing where all can.
+
+    Args:
+        outcomes: Rows by outcome, by the name of the set.
+    """
+    said = []
+    for name, counts in outcomes.items():
+        aside = {why: n for why, n in counts.items() if why not in USABLE_OUTCOMES}
+        if aside:
+            reasons = ", ".join(f"{why} {n:,}" for why, n in aside.items())
+            said.append(f"{sum(aside.values()):,} of the {sum(counts.values()):,} rows of the "
+                        f"{name.replace('_', ' ')} are not used ({reasons}).")  # fmt: skip
+    return said
+
+
 def _integers(scalar: Any) -> list[int]:
     values: list[int] = scalar.values.to_numpy().tolist()
     return values

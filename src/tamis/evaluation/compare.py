@@ -41,7 +41,8 @@ class Cell:
         peak_gib: Largest memory of the process while it ran; None where that is not known.
         start_gib: What the process held when it started, such as the model that cells share.
         gpu_gib: Largest memory on the GPU; None without one.
-        passes: Forward and backward passes per token, and those of one reading; see `PassCount`.
+        passes: Forward and backward passes per token, and those spared; see `PassCount`.
+        resumed: Whether an earlier process began it: seconds, memory and passes lack its work.
         notes: What a reader should know of it.
     """
 
@@ -55,12 +56,16 @@ class Cell:
     start_gib: float | None = None
     gpu_gib: float | None = None
     passes: Mapping[str, float] = field(default_factory=dict)
+    resumed: bool = False
     notes: Sequence[str] = ()
 
     @property
     def cached(self) -> bool:
-        """Whether kept features spared it a reading of the rows."""
-        return "reading" in self.passes and self.passes["forward"] < self.passes["reading"]
+        """Whether features that another ranking left spared it passes.
+
+        What a ranking that was begun before finds may be its own.
+        """
+        return not self.resumed and self.passes.get("spared", 0.0) > 0
 
 
 def cell_measures(
@@ -127,12 +132,16 @@ def averaged(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     Returns:
         Per measure `value` (the mean), `low` and `high`, None where a cell has none, and over
-        several cells the `smallest` and the `largest` value.
+        several cells the `smallest` and the `largest` value. `n` and `n_harmful` are those of the
+        first cell, or of the first without an AUROC; `n_unmeasured` counts these.
 
     Source: Satterthwaite 1946, "An approximate distribution of estimates of variance components".
     """
-    found: dict[str, Any] = {"n_cells": len(reports), "n": reports[0]["n"],
-                             "n_harmful": reports[0]["n_harmful"]}  # fmt: skip
+    unmeasured = [report for report in reports if report["auroc"]["value"] is None]
+    told = (unmeasured or reports)[0]
+    found: dict[str, Any] = {"n_cells": len(reports), "n": told["n"],
+                             "n_harmful": told["n_harmful"],
+                             "n_unmeasured": len(unmeasured)}  # fmt: skip
     for name in MEASURES:
         each = [report[name] for report in reports]
         if len(each) == 1 or any(one["value"] is None for one in each):

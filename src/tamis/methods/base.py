@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from tamis.data.example import Examples
+from tamis.data.rendered import set_aside
 from tamis.data.template import RenderConfig, RenderedRows
 from tamis.errors import ConfigError, DuplicateIdError, MismatchError, TamisError
 from tamis.methods import check_requires, with_preset
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from tamis.models.load import LanguageModel
     from tamis.models.pass_counter import PassCount
 
+_SETS = ("finetuning_set", "safe_set", "harmful_set", "trusted_set")
 Report = Callable[[str, int, int, dict[str, float]], None]  # stage, done, total, figures
 
 
@@ -50,6 +52,7 @@ class RankingInputs:
         passes: Counts how much of the model is run; None counts nothing.
         also: Features, by set, that are taken whenever rows of the set are read, for other
             rankings that share the cache.
+        outcomes: Rows of the other given sets by rendering outcome, filled as sets are rendered.
     """
 
     finetuning_set: Examples
@@ -66,6 +69,7 @@ class RankingInputs:
     report: Report | None = None
     passes: PassCount | None = None
     also: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    outcomes: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @functools.cached_property
     def features(self) -> FeatureCache:
@@ -85,11 +89,11 @@ class RankingInputs:
         if examples is None or self.model is None:
             raise ConfigError(f"rendering {which} needs that set and a model.")
         if id(examples) not in self._rendered:
-            sets = self.finetuning_set, self.safe_set, self.harmful_set, self.trusted_set
-            own = any(examples is given for given in sets)
-            limits = self.render if own else self.render.cutting()
+            given = [name for name in _SETS if examples is getattr(self, name)]
+            limits = self.render if given else self.render.cutting()
             found = self.model.renderings.render(examples, limits)
             self._rendered[id(examples)] = examples, found
+            self.outcomes.update({name: found.counts() for name in given if name != _SETS[0]})
             if isinstance(which, str) and which in self.also:
                 self.features.read_with(found, self.also[which])
         return self._rendered[id(examples)][1]
@@ -261,7 +265,7 @@ def rank(
 
 
 def _counted(method: Ranker, inputs: RankingInputs, name: str) -> Scores:
-    """Rank, and note in the details how many passes per token of the data this process made."""
+    """Rank; note passes per token of the data by this process, and rows of the given sets."""
     if inputs.model is None:
         return _ranked(method, inputs, name)
     from tamis.models.pass_counter import counted_passes
@@ -269,10 +273,12 @@ def _counted(method: Ranker, inputs: RankingInputs, name: str) -> Scores:
     with counted_passes(inputs.model.model) as count:
         inputs = replace(inputs, passes=count)
         scores = _ranked(method, inputs, name)
-    passes = count.per_token(int(inputs.rendered().lengths.sum()))
-    return scores if passes is None else replace(
-        scores, details={**scores.details, "passes": passes}
-    )  # fmt: skip
+    details = dict(scores.details)
+    if passes := count.per_token(int(inputs.rendered().lengths.sum())):
+        details["passes"] = passes
+    notes = [*details.get("notes", ()), *set_aside(inputs.outcomes)]
+    found = {"sets_by_outcome": inputs.outcomes, "notes": notes}
+    return replace(scores, details=details | {key: said for key, said in found.items() if said})
 
 
 def _ranked(method: Ranker, inputs: RankingInputs, name: str) -> Scores:

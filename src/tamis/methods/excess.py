@@ -277,7 +277,6 @@ class Excess(Method):
             details={
                 "against": self.against, "steps": n_steps, "reliability": agreement,
                 "trained": run.trained, "notes": notes,
-                "safe_rows_by_outcome": run.safe.rows.counts(),
                 "strata": {name: strata_counts(stratum) for name, stratum in strata.items()},
             },
         )  # fmt: skip

@@ -349,7 +349,6 @@ class SEAL(Method):
                 "readout": self.main_readout,
                 "trained": run.trained,
                 "notes": [*run.notes, *known_faults(self)],
-                "safe_rows_by_outcome": run.safe.rows.counts(),
             },
         )
 

@@ -25,7 +25,7 @@ from tamis.models.batches import batch_tokens
 from tamis.models.checkpoint import read_checkpoint, save_checkpoint
 from tamis.models.features import FeatureCache, Progress
 from tamis.models.linear_gradients import modules_named, visit_modules
-from tamis.models.lora import layer_count, linear_modules
+from tamis.models.lora import linear_modules
 from tamis.models.row_forward import RowForward
 from tamis.models.row_gradients import store_rows
 from tamis.models.row_store import RowStore
@@ -149,9 +149,10 @@ class SliceSearch:
             float64 (n), in [-1, 1]; NaN for rows that are not usable or whose gradient there is not
             finite.
         """
-        forward, store, keys = self._forward(rows), RowStore(self._folder), self.features.keys(rows)
+        forward, keys = self._forward(rows), self.features.keys(rows)
+        store = RowStore(self._folder, self.features.passes)
         modules = {name: self.modules[name] for name in slices.by_module}
-        self.features.note_reading(rows, layer_count(self.features.lm.model))
+        self.features.note_spared(rows, [store])
 
         def compute(indices: list[int]) -> Tensor:
             sums: list[Tensor] = []  # of each weight: one per row

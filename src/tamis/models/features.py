@@ -39,7 +39,7 @@ from tamis.models.feature_names import Feature
 from tamis.models.kept_values import KeptValues
 from tamis.models.lora import layer_count
 from tamis.models.loss import has_plain_head, row_losses
-from tamis.models.row_store import PendingParts, row_key
+from tamis.models.row_store import PendingParts, RowStore, row_key
 from tamis.models.trunk import capturing
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class FeatureCache:
         memory_gib: Largest memory for features when there is no folder.
         disk_gib: Largest disk space for one call's features.
         max_batch_tokens: Tokens run at once, padding included; None is chosen by the device.
-        passes: Told what is wanted, kept or not; None where nobody counts.
+        passes: Told what kept features spare; None where nobody counts.
 
     Attributes:
         kept: What is known already, of rows and beside them.
@@ -75,9 +75,10 @@ class FeatureCache:
         passes: PassCount | None = None,
     ) -> None:  # fmt: skip
         self.lm = lm
-        self._passes_wanted = passes
+        self.passes = passes
         self.max_batch_tokens = max_batch_tokens or batch_tokens(lm.device)
-        self.kept = KeptValues(lm, folder, memory_gib=memory_gib, disk_gib=disk_gib)
+        self.kept = KeptValues(lm, folder, memory_gib=memory_gib, disk_gib=disk_gib,
+                               passes=passes)  # fmt: skip
         self._keys: dict[int, tuple[Any, list[bytes]]] = {}
         self._with: dict[int, tuple[Any, Sequence[str]]] = {}
 
@@ -98,7 +99,8 @@ class FeatureCache:
         asked = [Feature.parse(name, n_layers) for name in dict.fromkeys(names)]
         keys = self.keys(rows)
         depths = [n_layers if f.depth is None else f.depth for f in asked]
-        self.note_reading(rows, max(depths, default=0))
+        if asked:
+            self.note_spared(rows, [self.kept.named(f.name) for f in asked], max(depths))
         wanted: dict[bytes, int] = {}  # rows with equal tokens are one
         for index in rows.id_order:
             if any(keys[index] not in self.kept.named(feature.name) for feature in asked):
@@ -191,7 +193,7 @@ class FeatureCache:
             float64 (n); NaN where a row is not usable.
         """
         store, keys = self.kept.made_by("tuned", recipe), self.keys(rows)
-        self.note_reading(rows, layer_count(self.lm.model))
+        self.note_spared(rows, [store])
         lacking = {keys[index]: int(index) for index in rows.id_order if keys[index] not in store}
         if lacking:
             found = torch.from_numpy(compute(list(lacking.values())))
@@ -206,17 +208,22 @@ class FeatureCache:
         store, keys = self.kept.made_by("tuned", recipe), self.keys(rows)
         return all(keys[index] in store for index in rows.id_order)
 
-    def note_reading(self, rows: RenderedRows | JoinedRows, depth: int) -> None:
-        """Tell who counts what one reading of these rows takes where nothing is kept.
+    def note_spared(
+        self, rows: RenderedRows | JoinedRows, stores: Sequence[RowStore], depth: int | None = None
+    ) -> None:
+        """Tell who counts what a reading of these rows is spared by what was kept before.
 
         Args:
             rows: The rows.
-            depth: How many layers deep they would be read.
+            stores: Where what is wanted of them is kept; a row that one of these lacks is read.
+            depth: How many layers deep it would be read; None is all of them.
         """
-        if self._passes_wanted is not None:
+        if self.passes is not None:
             keys = self.keys(rows)
-            lengths = {keys[index]: int(rows.lengths[index]) for index in rows.id_order}
-            self._passes_wanted.read(depth, sum(lengths.values()))
+            spared = {keys[index]: int(rows.lengths[index]) for index in rows.id_order
+                      if all(store.was_there(keys[index]) for store in stores)}  # fmt: skip
+            layers = layer_count(self.lm.model) if depth is None else depth
+            self.passes.spare(layers, sum(spared.values()))
 
     def trunk(self, rows: RenderedRows | JoinedRows, cut: int) -> Callable[[int], Tensor]:
         """Return a function from a row's index to its `trunk:cut` (T x D), on the CPU."""

@@ -115,7 +115,7 @@ class GradientProducts:
         kept, keys, order = self.features.kept, self.features.keys(rows), rows.id_order.tolist()
         width = len(self.sets) + 2
         store = kept.made_by("products", self._recipe)
-        self.features.note_reading(rows, layer_count(self.features.lm.model))
+        self.features.note_spared(rows, [store])
         if n_lacking := sum(keys[index] not in store for index in order):
             kept.make_room(f"gradients' products of {n_lacking:,} rows", 4 * width * n_lacking)
             store = kept.made_by("products", self._recipe)  # elsewhere now, if memory was full

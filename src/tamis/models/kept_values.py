@@ -25,6 +25,7 @@ from tamis.models.row_store import RowStore
 
 if TYPE_CHECKING:
     from tamis.models.load import LanguageModel
+    from tamis.models.pass_counter import PassCount
 
 _GIB = 2**30
 
@@ -38,25 +39,28 @@ class KeptValues:
             `memory_gib` in a temporary folder.
         memory_gib: Largest memory when there is no folder.
         disk_gib: Largest disk space that is asked for at once.
+        passes: Told what a folder held before; None where nobody counts.
 
     Attributes:
         temporary: The temporary folder; None without one.
     """
 
     def __init__(
-        self, lm: LanguageModel, folder: Path | None, *, memory_gib: float, disk_gib: float
-    ) -> None:
+        self, lm: LanguageModel, folder: Path | None, *, memory_gib: float, disk_gib: float,
+        passes: PassCount | None = None,
+    ) -> None:  # fmt: skip
         self.lm = lm
         self.memory_gib, self.disk_gib = memory_gib, disk_gib
         self.temporary: Path | None = None
         self._folder = folder
+        self._passes = passes
         self._held = 0  # bytes in memory
         self._stores: dict[str, RowStore] = {}
 
     def named(self, name: str) -> RowStore:
         """Return where the values of one name are, by row key."""
         if name not in self._stores:
-            self._stores[name] = RowStore(self._place(name))
+            self._stores[name] = RowStore(self._place(name), self._passes)
         return self._stores[name]
 
     def made_by(self, kind: str, recipe: Mapping[str, Any]) -> RowStore:

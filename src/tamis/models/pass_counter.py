@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,29 +24,35 @@ class PassCount:
         forward: Of forward passes, those that gradient checkpointing repeats included; a layer
             that a trunk stands for is not run.
         backward: Of forward passes whose gradient was wanted.
-        reading: The least that the largest request for features takes where none of them is kept:
-            fewer forward passes mean that kept ones served.
+        spared: What the largest request for features would have taken besides, had none of them
+            been kept before the count began.
     """
 
     n_layers: int
     forward: int = 0
     backward: int = 0
-    reading: int = 0
+    spared: int = 0
+    _before: dict[Path, frozenset[str]] = field(default_factory=dict)
 
-    def read(self, depth: int, n_tokens: int) -> None:
-        """Note that features of so many tokens after `depth` layers are wanted."""
-        self.reading = max(self.reading, depth * n_tokens)
+    def spare(self, depth: int, n_tokens: int) -> None:
+        """Note that kept features of so many tokens after `depth` layers are used."""
+        self.spared = max(self.spared, depth * n_tokens)
+
+    def before(self, folder: Path, parts: Sequence[str]) -> frozenset[str]:
+        """Return the parts of a folder that were there when it was first asked about.
+
+        Args:
+            folder: Of kept features.
+            parts: The parts that are there now.
+        """
+        return self._before.setdefault(folder, frozenset(parts))
 
     def per_token(self, n_tokens: int) -> dict[str, float] | None:
-        """Return whole passes of the model per token of the data; None without tokens.
-
-        `reading` is there where features were wanted.
-        """
+        """Return whole passes of the model per token of the data; None without tokens."""
         if not n_tokens:
             return None
         whole = self.n_layers * n_tokens
-        found = {"forward": self.forward / whole, "backward": self.backward / whole}
-        return {**found, "reading": self.reading / whole} if self.reading else found
+        return {name: getattr(self, name) / whole for name in ("forward", "backward", "spared")}
 
 
 @contextlib.contextmanager

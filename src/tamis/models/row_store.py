@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,6 +20,9 @@ from torch import Tensor
 from tamis.data.rendered import RenderedRow
 from tamis.errors import MismatchError
 from tamis.models.checkpoint import save_checkpoint
+
+if TYPE_CHECKING:
+    from tamis.models.pass_counter import PassCount
 
 KEY_BYTES = 16
 PART_BYTES = 2**26  # written at once, 64 MiB or
@@ -38,18 +42,27 @@ class RowStore:
 
     Args:
         folder: Where the parts are kept, memory-mapped when read; None keeps them in memory.
+        passes: Remembers which parts were there before it counted; None where nobody counts.
 
     Raises:
         MismatchError: A file in the folder is no part of tamis.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, passes: PassCount | None = None) -> None:
         self._folder = folder
         self._parts: list[Tensor] = []
+        self._names: list[str] = []  # of the parts' files; "" in memory
         self._spans: dict[bytes, tuple[int, int, int]] = {}  # key -> part, first vector, vectors
         if folder is not None:
             for path in sorted(folder.glob("part-*.safetensors")):
                 self._map(path)
+        self._before = frozenset[str]()
+        if folder is not None and passes is not None:
+            self._before = passes.before(folder, self._names)
+
+    def was_there(self, key: bytes) -> bool:
+        """Whether a row was kept before passes were counted; False where nobody counts."""
+        return key in self and self._names[self._spans[key][0]] in self._before
 
     def __contains__(self, key: bytes) -> bool:
         return key in self._spans
@@ -66,6 +79,7 @@ class RowStore:
         for key, (part, start, length) in other._spans.items():
             self._spans[key] = (len(self._parts) + part, start, length)
         self._parts += other._parts
+        self._names += other._names
 
     def append(self, keys: Sequence[bytes], values: Sequence[Tensor]) -> None:
         """Add rows: for each its vectors (k x D)."""
@@ -92,13 +106,14 @@ class RowStore:
                 f"{path} is not a feature file of tamis ({error}). Remove it to compute it again."
             ) from error
         keys = [packed[i : i + KEY_BYTES] for i in range(0, len(packed), KEY_BYTES)]
-        self._add(keys, lengths, values)
+        self._add(keys, lengths, values, path.name)
 
-    def _add(self, keys: Sequence[bytes], lengths: Tensor, values: Tensor) -> None:
+    def _add(self, keys: Sequence[bytes], lengths: Tensor, values: Tensor, name: str = "") -> None:
         ends = lengths.cumsum(0).tolist()
         for key, length, end in zip(keys, lengths.tolist(), ends, strict=True):
             self._spans[key] = (len(self._parts), end - length, length)
         self._parts.append(values)
+        self._names.append(name)
 
 
 class PendingParts:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from tamis.report.charts import intervals_svg
+from tamis.report.comparison_costs import cost_table, labels_cell
 from tamis.report.comparison_records import Compared, ComparisonRecord, Measures
 from tamis.report.loads import load_lines
 from tamis.report.records import Interval
@@ -18,11 +19,10 @@ from tamis.report.tables import (
     interval_cell,
     settings_table,
 )
-from tamis.report.text import NOT_MEASURED, duration, number, percent, share
+from tamis.report.text import NOT_MEASURED, number, percent, share
 
 _HEAD = ("AUROC", "Average precision", "Found at 5% FPR", "Found at 1% FPR", "Recall at rate", "n",
          "Harmful")  # fmt: skip
-_NOTHING = "none"
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,8 @@ def comparison_view(found: ComparisonRecord) -> ComparisonView:
     """Say how the methods of a comparison did."""
     learned = list(dict.fromkeys(e.method for e in found.entries if e.uses_labels))
     facts = load_lines(found.sets)
+    if labels := found.inputs.get("labels"):
+        facts.append(f"Labels: {labels['path']}, SHA-256 {labels.get('sha256', NOT_MEASURED)}.")
     if learned:
         facts.append(
             f"Learned from labels of some of these rows: {', '.join(learned)}. They stand in a "
@@ -193,7 +195,7 @@ def _row(entry: Compared, name: str, label: str, found: Measures) -> tuple[Cell,
     return (
         Cell(label, kind="head"),
         Cell(name, (cells,) if cells else (), kind="name"),
-        _labels_cell(entry),
+        labels_cell(entry),
         interval_cell(found.auroc, as_percent=False),
         interval_cell(found.average_precision, as_percent=False),
         interval_cell(found.tpr_at_5pct_fpr, as_percent=True),
@@ -203,10 +205,6 @@ def _row(entry: Compared, name: str, label: str, found: Measures) -> tuple[Cell,
         Cell(number(found.n_harmful), (share(found.n_harmful, found.n),) if found.n else (),
              kind="num"),
     )  # fmt: skip
-
-
-def _labels_cell(entry: Compared) -> Cell:
-    return Cell(", ".join(entry.label_use)) if entry.label_use else Cell(_NOTHING, kind="none")
 
 
 def _rate_table(found: ComparisonRecord, names: tuple[str, ...]) -> Table:
@@ -257,44 +255,3 @@ def _agreement_table(found: ComparisonRecord, rows: str, methods: list[str]) -> 
         f"at a ratio of {percent(found.selection_ratio)}"
     )
     return Table(caption, ("Method", *known), table)
-
-
-def cost_table(found: ComparisonRecord) -> Table:
-    """Time, memory and passes of every method on every set of rows."""
-    rows = []
-    for entry in found.entries:
-        held = () if entry.start_gib is None else (f"{number(entry.start_gib)} at its start",)
-        rows.append((
-            Cell(entry.method, (entry.rows,), kind="head"), _labels_cell(entry),
-            count_cell(len(entry.seconds)),
-            Cell(duration(sum(entry.seconds)), kind="num"),
-            _gib_cell(entry.peak_gib, held), _gib_cell(entry.gpu_gib),
-            _number_cell(entry.passes.get("forward"), _cached(entry)),
-            _number_cell(entry.passes.get("backward")),
-        ))  # fmt: skip
-    head = ("Method and rows", "Labels", "Rankings", "Time of all", "Peak memory, GiB", "GPU, GiB",
-            "Forward passes per token", "Backward passes per token")  # fmt: skip
-    caption = (
-        "What the rankings cost. Cached: an earlier one left what this one reads of the model, and "
-        "paid for it; alone it would take more"
-    )
-    return Table(caption, head, tuple(rows))
-
-
-def _gib_cell(value: float | None, notes: tuple[str, ...] = ()) -> Cell:
-    if value is None:
-        return Cell(NOT_MEASURED, kind="none")
-    return Cell(number(float(value)), notes, kind="num")
-
-
-def _cached(entry: Compared) -> tuple[str, ...]:
-    n = len(entry.seconds)
-    if not entry.n_cached:
-        return ()
-    return ("cached" if entry.n_cached == n else f"{entry.n_cached:,} of {n:,} cached",)
-
-
-def _number_cell(value: float | None, notes: tuple[str, ...] = ()) -> Cell:
-    if value is None:
-        return Cell("no model", kind="none")
-    return Cell(number(float(value)), notes, kind="num")

@@ -38,8 +38,11 @@ class Compared:
     peak_gib: float | None = None
     start_gib: float | None = None
     gpu_gib: float | None = None
-    passes: dict[str, float] = field(default_factory=dict)
+    passes: tuple[dict[str, float], ...] = ()
+    seeds: tuple[int, ...] = ()
+    draws: tuple[int, ...] = ()
     n_cached: int = 0
+    n_resumed: int = 0
     n_refused: int = 0
     notes: tuple[str, ...] = ()
 
@@ -51,6 +54,11 @@ class Compared:
             "options chosen with labels": self.chosen_with_labels,
         }
         return tuple(use for use, there in uses.items() if there)
+
+    def mean_passes(self, name: str) -> float | None:
+        """Mean passes of a kind over the rankings; None where none were counted."""
+        known = [found[name] for found in self.passes if name in found]
+        return sum(known) / len(known) if known else None
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,7 @@ class ComparisonRecord:
     """A finished comparison of methods.
 
     `facts` and `cues` are sentences on a set of rows, by its name; `sets` is what was read, by
-    role.
+    role, and `inputs` the files.
     """
 
     folder: Path
@@ -90,3 +98,4 @@ class ComparisonRecord:
     refused: tuple[Refused, ...] = ()
     sets: dict[str, LoadFacts] = field(default_factory=dict)
     facts: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    inputs: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -177,15 +177,11 @@ def limits(found: Collected, paired: Paired | None = None) -> list[str]:
         )
     if found.comparisons:
         said.append(
-            "Intervals of a comparison cover the choice of rows only. They overlap more than the "
-            "methods differ, since all methods saw the same rows: no test of a difference is made. "
+            "Intervals of a comparison cover the choice of rows, and of a mean what differs "
+            "between its rankings. They overlap more than the methods differ, since all methods "
+            "saw the same rows: no test of a difference is made. "
             "Methods were not tuned here; a method whose options were chosen with these labels "
             "would look better than it is."
-        )
-    if found.comparisons or any(rank.quality for rank in found.ranks):
-        said.append(
-            "An interval of average precision can miss its own value: rows that are drawn again "
-            "tie with themselves, which moves this measure."
         )
     if found.ranks or found.selects:
         said.append(

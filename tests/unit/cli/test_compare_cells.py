@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,11 +12,15 @@ import numpy as np
 import pytest
 import yaml
 from pydantic import ValidationError
+from rich.console import Console
 from test_plan_compare import Labelled, comparison
 
 from tamis.cli.compare import prepare, run_compare
+from tamis.cli.compare_config import CompareConfig
 from tamis.cli.run_verbs import compare
+from tamis.cli.show_comparison import comparison_tables
 from tamis.errors import ConfigError, MismatchError, TamisError
+from tamis.files import file_sha256
 from tamis.methods.base import RankingInputs
 from tamis.methods.scores import Scores
 from tamis.report.comparison import comparison_view
@@ -171,6 +177,131 @@ def test_an_average_says_how_many_draws_were_refused(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+class Odd(Silent):
+    """Flags in words."""
+
+    def rank(self, inputs: RankingInputs) -> Scores:
+        """Give a column that is no number."""
+        found = all_scored(inputs, 0.0)
+        return replace(found, columns={"flagged": np.array(["yes"] * len(found))})
+
+
+class Moody(Silent):
+    """Has a second readout, but for the third set of rows that it is given."""
+
+    def rank(self, inputs: RankingInputs) -> Scores:
+        """Count beside the cache."""
+        assert inputs.cache is not None
+        marks, found = inputs.cache.parent / "seen", all_scored(inputs, 0.0)
+        marks.mkdir(exist_ok=True)
+        n = len(list(marks.iterdir()))
+        (marks / str(n)).touch()
+        return found if n == 2 else replace(found, columns={"score_second": found.values})
+
+
+def test_what_cannot_be_measured_is_refused_and_the_others_have_their_figures(
+    tmp_path: Path,
+) -> None:
+    """A column of texts, and a readout that not every draw has."""
+    config = comparison(
+        tmp_path, outside(odd=Odd, moody=Moody), n=N,
+        parts={"few": {"rate": 0.1, "draws": 2, "methods": ["moody"]}},
+    )  # fmt: skip
+    found = run_compare(prepare(config))
+    assert [one["method"] for one in found["refused"]] == ["odd"]
+    readouts = {(e["rows"], e["method"]): set(e["readouts"]) for e in found["entries"]}
+    assert readouts["all", "moody"] == {"score", "second"}
+    assert readouts["few", "moody"] == {"score"}
+
+
+def test_what_was_compared_stands_with_the_figures(tmp_path: Path) -> None:
+    """Settings, seeds, plantings, files by their bytes: other labels take old figures away."""
+    parts = {"few": {"rate": 0.1, "draws": 2, "methods": ["uniform"]}}
+    config = comparison(tmp_path, outside(silent=Silent), n=N, parts=parts, seeds=[3, 4])
+    found = run_compare(prepare(config))
+    entries = {(e["rows"], e["method"]): e for e in found["entries"]}
+    whole, few = entries["all", "uniform"], entries["few", "uniform"]
+    assert (whole["seeds"], whole["draws"]) == ([3, 4], [3, 4])
+    assert (few["seeds"], few["draws"]) == ([3, 3], [0, 1])
+    assert found["config"]["parts"]["few"]["rate"] == 0.1
+    assert found["inputs"]["labels"]["sha256"] == file_sha256(config.labels)
+    assert "tamis" in found["versions"]
+    view = comparison_view(read_comparison(config.out))
+    assert any(file_sha256(config.labels) in fact for fact in view.facts)
+    assert [row[2].notes for row in view.costs.rows if row[0].text == "uniform"] == [
+        ("seeds 3, 4",), ("seed 3", "plantings 0, 1"),
+    ]  # fmt: skip
+    lines = config.labels.read_text().splitlines()
+    config.labels.write_text("\n".join(reversed(lines)) + "\n")
+    again = prepare(config)
+    assert all(again.finished)
+    with pytest.raises(KeyboardInterrupt):
+        run_compare(again, say=stopped)
+    assert not (config.out / "comparison.json").exists()
+
+
+def stopped(_line: str) -> None:
+    """As Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+class Resumed(Silent):
+    """Is stopped the first time."""
+
+    def rank(self, inputs: RankingInputs) -> Scores:
+        """Leave something to go on from."""
+        assert inputs.work is not None
+        if not (inputs.work / "begun").exists():
+            inputs.work.mkdir(parents=True, exist_ok=True)
+            (inputs.work / "begun").touch()
+            raise KeyboardInterrupt
+        return all_scored(inputs, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("method", "learns"),
+    [
+        ({"name": "probe"}, True),
+        ({"name": "uniform"}, False),
+        ({"name": "uniform", "give_labels": True}, True),
+        ({"name": "amortized", "teacher": "probe"}, True),
+        ({"name": "auto", "signals": {"p": {"method": "probe"}}}, True),
+        ({"name": "auto", "signals": {"c": {"method": "contrast"}}}, False),
+    ],
+)
+def test_labels_go_to_what_learns_from_them(
+    method: dict[str, Any], learns: bool, tmp_path: Path
+) -> None:
+    """A method that needs them, one made of such a method, one that is to have them."""
+    config = CompareConfig.model_validate({
+        "finetuning_set": "rows.jsonl", "labels": "labels.jsonl", "safe_set": "safe.jsonl",
+        "out": tmp_path, "methods": {"it": method},
+    })  # fmt: skip
+    assert config.learns("it") is learns
+
+
+def test_what_is_given_labels_is_measured_on_other_rows(tmp_path: Path) -> None:
+    """It could do without."""
+    methods = {"it": {"name": "uniform", "give_labels": True}, "uniform": {}}
+    found = run_compare(prepare(comparison(tmp_path, methods, n=N, n_trusted=10)))
+    sizes = {e["method"]: (e["uses_labels"], e["readouts"]["score"]["n"]) for e in found["entries"]}
+    assert sizes == {"it": (True, 30), "uniform": (False, 40)}
+
+
+def test_a_ranking_that_went_on_is_marked(tmp_path: Path) -> None:
+    """Its seconds are those since it did."""
+    config = comparison(tmp_path, outside(it=Resumed), n=N)
+    with pytest.raises(KeyboardInterrupt):
+        run_compare(prepare(config))
+    found = run_compare(prepare(config))
+    assert [entry["n_resumed"] for entry in found["entries"]] == [1, 0]
+    shown = Console(width=120, file=io.StringIO())
+    shown.print(comparison_tables(found, 120))
+    assert "begun before: seconds, memory and passes" in shown.file.getvalue()
+    costs = comparison_view(read_comparison(config.out)).costs.rows
+    assert [row[3].notes for row in costs] == [("begun before",), ()]
+
+
 def test_a_comparison_of_refusals_alone_says_so(tmp_path: Path) -> None:
     """There is nothing to show, and why."""
     config = comparison(tmp_path, {"no": outside(no=Refusing)["no"]}, n=N)
@@ -201,7 +332,8 @@ def test_rows_of_the_harmful_set_are_not_measured(tmp_path: Path) -> None:
     score = entry["readouts"]["score"]
     assert (score["n"], score["n_harmful"], entry["uses_labels"]) == (38, 8, False)
     assert found["facts"]["all"] == [
-        "2 of the 40 rows are also in the harmful set: no measure counts them."
+        "2 of the 40 rows are also in the harmful set: no measure counts them, and methods that "
+        "read that set learned from their labels."
     ]
     (note,) = entry["notes"]
     assert note.startswith("2 rows of the harmful set are also in the fine-tuning set: a method th")

@@ -43,6 +43,22 @@ class Silent(Flagging):
                       None)  # fmt: skip
 
 
+class Once(Flagging):
+    """Scores harmful rows in the first set of rows only."""
+
+    def rank(self, inputs: RankingInputs) -> Scores:
+        """Count beside the cache; source ids of harmful rows are multiples of four."""
+        assert inputs.cache is not None
+        marks, found = inputs.cache.parent / "marks", super().rank(inputs)
+        marks.mkdir(exist_ok=True)
+        (marks / str(len(list(marks.iterdir())))).touch()
+        if len(list(marks.iterdir())) < 3:
+            return found
+        bad = [int(str(row).removeprefix("r")) % 4 == 0 for row in found.source_ids]
+        return Scores("once", found.ids, found.source_ids, np.where(bad, np.nan, found.values),
+                      np.where(bad, "unparsable", "ok").tolist(), None)  # fmt: skip
+
+
 FLAGGING = {"it": {"name": f"{__name__}:Flagging"}}
 
 
@@ -102,6 +118,16 @@ def test_a_method_without_scores_is_named(tmp_path: Path) -> None:
     assert facts(comparison(tmp_path, methods, n=N)) == [
         "no: no row has a score, so that nothing says how well harmful rows are found."
     ]
+
+
+def test_one_draw_without_a_kind_is_told_as_one(tmp_path: Path) -> None:
+    """The second planting has no harmful row with a score; the first one had its figures."""
+    config = comparison(tmp_path, {"it": {"name": f"{__name__}:Once"}}, n=N,
+                        parts={"p": {"rate": 0.1, "draws": 2}})  # fmt: skip
+    assert facts(config, "p")[0] == (
+        "in 1 of 2 rankings none of the 30 rows measured is labelled harmful, so that nothing says "
+        "how well harmful rows are found."
+    )
 
 
 def test_a_rate_that_costs_other_rows_says_what_it_costs(tmp_path: Path) -> None:

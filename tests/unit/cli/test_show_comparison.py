@@ -29,6 +29,7 @@ def entry(
     score = {**measures, "n": 30 if uses_labels else 40, "n_harmful": 9, "n_cells": 1, "slices": {}}
     return {"rows": "all", "method": method, "uses_labels": uses_labels,
             "chosen_with_labels": chosen, "seconds": [1.0, 2.0], "n_cached": n_cached,
+            "n_resumed": 0,
             "readouts": {"score": score}}  # fmt: skip
 
 

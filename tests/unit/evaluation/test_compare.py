@@ -147,16 +147,16 @@ def test_a_method_that_scores_nothing_agrees_with_none() -> None:
     assert pairs["up", "same"]["overlap"] == 1.0
 
 
-def test_fewer_passes_than_one_reading_are_the_caches() -> None:
-    """A method that reads half of the layers runs half a pass; nothing is said without readings."""
+def test_spared_passes_are_the_caches() -> None:
+    """However many others it ran; what it finds when it goes on may be its own."""
 
-    def cached(**passes: float) -> bool:
-        return Cell("all", "m", 0, scores(np.arange(N)), passes=passes).cached
+    def cached(resumed: bool = False, **passes: float) -> bool:
+        return Cell("all", "m", 0, scores(np.arange(N)), passes=passes, resumed=resumed).cached
 
-    assert cached(forward=0.3, backward=0.0, reading=0.5)
-    assert not cached(forward=0.5, backward=0.0, reading=0.5)
-    assert not cached(forward=0.0, backward=0.0)
+    assert cached(forward=1.6, backward=1.0, spared=0.5)
+    assert not cached(forward=0.5, backward=0.0, spared=0.0)
     assert not cached()
+    assert not cached(resumed=True, forward=0.0, spared=1.0)
 
 
 def test_a_cue_is_looked_at_in_every_source_and_against_hard_negatives() -> None:

@@ -287,7 +287,7 @@ def test_another_mixture_of_known_rows_runs_nothing(
     part = shared(tiny_lm, tmp_path, slice(1, None, 2), trunk_cut=trunk_cut)
     assert whole.details["passes"]["backward"] > 0
     passes = part.details["passes"]
-    assert (passes["backward"], passes["reading"]) == (0.0, 1.0)
+    assert (passes["backward"], passes["spared"]) == (0.0, 1.0)
     # Whether a trunk can be run apart is tried on a few tokens.
     assert passes["forward"] == 0.0 if trunk_cut == 0 else passes["forward"] < 0.1
     for name, values in whole.readouts().items():

@@ -17,6 +17,7 @@ from tamis.methods.seal import SEAL
 from tamis.models.pass_counter import counted_passes
 from tamis.models.recompute import recomputing
 from tamis.models.trunk import run_until, running_from
+from tamis.selection.auto import Auto
 
 
 def batch(n: int = 6) -> dict[str, torch.Tensor]:
@@ -30,7 +31,7 @@ def test_a_forward_pass_is_one_pass_per_token(tiny_lm: Any) -> None:
     """And no backward pass."""
     with counted_passes(tiny_lm.model) as count:
         tiny_lm.model(**batch())
-    assert count.per_token(6) == {"forward": 1.0, "backward": 0.0}
+    assert count.per_token(6) == {"forward": 1.0, "backward": 0.0, "spared": 0.0}
 
 
 @torch.no_grad()
@@ -73,8 +74,8 @@ def test_recomputed_layers_are_counted() -> None:
     assert found == {False: (12, 6), True: (18, 6)}
 
 
-def test_what_one_reading_takes_stands_beside_what_was_run(tmp_path: Path) -> None:
-    """Kept losses are read for nothing; states of the first of two layers are half a pass."""
+def test_what_kept_features_spare_stands_beside_what_was_run(tmp_path: Path) -> None:
+    """Kept losses are read for nothing; what a ranking left itself spares it nothing."""
     data = toy.contaminated_set(8, n_harmful=2, n_safe=8)
     lm = toy.tiny_lm()
 
@@ -82,6 +83,25 @@ def test_what_one_reading_takes_stands_beside_what_was_run(tmp_path: Path) -> No
         return rank(data.finetuning_set, method, model=lm, cache=tmp_path).details["passes"]
 
     first, second = passes(Loss()), passes(Loss())
-    assert first["reading"] == second["reading"] == 1.0 <= first["forward"]
-    assert second["forward"] == 0.0
-    assert passes(SAFT(mode="published"))["reading"] == 0.5
+    assert first["spared"] == second["forward"] == 0.0
+    assert second["spared"] == 1.0 <= first["forward"]
+    published = SAFT(mode="published")  # states after the first of two layers
+    assert [passes(published)["spared"] for _ in range(2)] == [0.0, 0.5]
+    twice = Auto(
+        signals={name: {"method": "excess", "options": {"trunk_cut": 1}} for name in ("one", "two")}
+    )
+    safe = {"safe_set": data.safe_set, "model": lm}
+    found = [rank(data.finetuning_set, twice, **safe, cache=tmp_path / "own").details["passes"]
+             for _ in range(2)]  # fmt: skip
+    assert (found[0]["spared"], found[1]["spared"]) == (0.0, 1.0)
+    assert found[1]["forward"] < 0.1 < found[0]["forward"]  # a trunk is tried on a few tokens
+
+
+def test_kept_features_are_told_where_others_are_trained_on(tmp_path: Path) -> None:
+    """SEAL runs more than one pass of its own, and is spared one more."""
+    data, lm = toy.contaminated_set(8, n_harmful=2, n_safe=8), toy.tiny_lm()
+    for spared in (0.0, 1.0):
+        found = rank(data.finetuning_set, SEAL(epochs=2, trunk_cut=1), safe_set=data.safe_set,
+                     model=lm, cache=tmp_path).details["passes"]  # fmt: skip
+        assert found["spared"] == spared
+        assert found["forward"] > 1.0

@@ -45,7 +45,7 @@ def written(folder: Path, text: str = "plain", **entry: Any) -> Path:
             entries.append({
                 "rows": rows, "method": cell.method, "config": {"option": text},
                 "uses_labels": "taught" in cell.method, "seconds": [60.0, 30.0],
-                "peak_gib": None, "start_gib": 1.5, "gpu_gib": None, "passes": {},
+                "peak_gib": None, "start_gib": 1.5, "gpu_gib": None, "passes": [],
                 "notes": [f"a note {text}"],
                 "readouts": {"score": readout, f"other {text}": readout}, **entry,
             })  # fmt: skip
@@ -122,27 +122,32 @@ def test_rates_agreement_cues_and_costs_are_there(page: Page) -> None:
     assert "the share that two kept sets have in common at a ratio of 50.0%" in page.text
     assert "a cue plain does as well" in page.text
     assert "a fact plain" in page.text
-    assert "2 1 min 30 s not measured not measured no model no model" in page.text
+    assert "2 1 min 30 s not measured not measured none counted none counted" in page.text
     assert "3.00, 5.00, 9.00 characters" in page.text
     assert "all: a note plain" in page.text
 
 
 def test_kept_features_and_refusals_are_told(tmp_path: Path) -> None:
     """One of two rankings read the cache; a third method was refused."""
-    folder = written(tmp_path / "compared", passes={"forward": 0.25, "backward": 0.0}, n_cached=1)
+    folder = written(tmp_path / "compared", n_cached=1, n_resumed=2,
+                     passes=[{"forward": 0.2, "backward": 0.0}, {"forward": 0.3, "backward": 0.0}],
+                     seeds=[0, 0], draws=[0, 1])  # fmt: skip
     path = folder / "comparison.json"
     refused = {"rows": "all", "method": "seal", "rankings": ["all/seal-0"], "of": 1,
                "reasons": ["too few rows"]}  # fmt: skip
     write_json(path, {**json.loads(path.read_text()), "refused": [refused]})
     text = report([folder], tmp_path).text
     assert "0.250 1 of 2 cached" in text
+    assert "1 min 30 s begun before" in text
+    assert "2 seed 0 plantings 0, 1" in text
     assert "Cached: an earlier one left what this one reads of the model" in text
     assert "seal all 1 of 1 too few rows" in text
 
 
 def test_the_limits_of_an_interval_are_told(page: Page) -> None:
-    """Of average precision."""
-    assert "An interval of average precision can miss its own value" in page.text
+    """What they cover, and that they test no difference."""
+    assert "cover the choice of rows, and of a mean what differs between its rankings" in page.text
+    assert "no test of a difference is made" in page.text
 
 
 def test_a_slice_without_rows_is_not_zero(tmp_path: Path) -> None:
