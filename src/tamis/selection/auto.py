@@ -28,10 +28,11 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from tamis.data.strata import centred
 from tamis.methods import build_method, merged_reads, reads_of
 from tamis.methods.base import Method, RankingInputs, check_inputs
 from tamis.methods.scores import Scores
-from tamis.selection.fuse import centred, evidence, learned_weights, rank_mean, shares
+from tamis.selection.fuse import evidence, learned_weights, rank_mean, shares
 
 
 class Signal(Method):
