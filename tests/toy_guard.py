@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tokenizers.processors import TemplateProcessing
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
 import toy
@@ -48,6 +49,18 @@ def qwen3guard(folder: Path) -> str:
     name = saved(model, folder)
     tokenizer.save_pretrained(folder)
     return name
+
+
+def encoder_tokenizer() -> Any:
+    """Return the toy tokenizer as a BERT has it: [CLS] before a text, [SEP] behind, no template."""
+    tokenizer = copy.deepcopy(toy.tokenizer())
+    tokenizer.chat_template = tokenizer.eos_token = None
+    tokenizer.add_special_tokens({"cls_token": "[CLS]", "sep_token": "[SEP]"})
+    added = [(token, tokenizer.convert_tokens_to_ids(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=added
+    )
+    return tokenizer
 
 
 def saved(model: Any, folder: Path, *, chat_template: str | None = toy.CHATML) -> str:

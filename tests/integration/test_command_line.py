@@ -213,3 +213,54 @@ def test_a_safe_set_can_be_built_and_read(data: Path, tmp_path: Path) -> None:
     assert (again.returncode, "exists already" in again.stderr) == (2, True)
     ranked = tamis("rank", "uniform", "--data", tmp_path / "safe.jsonl", "--out", tmp_path / "r")
     assert ranked.returncode == 0, ranked.stderr
+
+
+def test_a_safe_set_is_built_from_mapped_rows_and_pairs(tmp_path: Path) -> None:
+    """Columns are named for the ordinary rows, a side for the demonstrations; --set or a file."""
+    ordinary, pairs = tmp_path / "ordinary.jsonl", tmp_path / "pairs.jsonl"
+    ordinary.write_text(
+        "".join(json.dumps({"q": f"Q{i}?", "a": f"A{i}."}) + "\n" for i in range(3))
+    )
+    pairs.write_text("".join(
+        json.dumps({"prompt": f"P{i}", "chosen": f"No {i}.", "rejected": f"Sure {i}."}) + "\n"
+        for i in range(2)
+    ))  # fmt: skip
+    config = tmp_path / "safe.yaml"
+    config.write_text("data: {fields: {prompt: q, response: a}}\n")
+    result = tamis(
+        "safe-set", "--from", ordinary, "--demonstrations", pairs, "--config", config,
+        "--set", "demonstration_data.side=chosen", "--out", tmp_path / "safe.jsonl",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    rows = [json.loads(line) for line in (tmp_path / "safe.jsonl").read_text().splitlines()]
+    answers = sorted(row["messages"][-1]["content"] for row in rows)
+    assert answers == ["A0.", "A1.", "A2.", "No 0.", "No 1."]
+
+
+def test_a_safe_set_of_pairs_takes_the_setting_that_its_error_names(tmp_path: Path) -> None:
+    """Without a side it is refused with what to set; set, it is the answers' side."""
+    pairs = tmp_path / "pairs.jsonl"
+    row = {"prompt": "Why?", "chosen": "Because.", "rejected": "Whatever."}
+    pairs.write_text(json.dumps(row) + "\n")
+    command = ("safe-set", "--from", pairs, "--share", "0", "--out", tmp_path / "safe.jsonl")
+    refused = tamis(*command)
+    assert (refused.returncode, "--set side=chosen" in refused.stderr) == (2, True)
+    assert tamis(*command, "--set", "side=chosen").returncode == 0
+    (built,) = map(json.loads, (tmp_path / "safe.jsonl").read_text().splitlines())
+    assert built["messages"][-1]["content"] == "Because."
+
+
+def test_a_safe_set_refuses_a_bad_record_where_asked(data: Path, tmp_path: Path) -> None:
+    """--on-bad-row fail, as for every verb that reads rows; by default it is left out."""
+    data.write_text(data.read_text() + '{"prompt": "cut\n')
+    command = ("safe-set", "--from", data, "--share", "0", "--out", tmp_path / "safe.jsonl")
+    refused = tamis(*command, "--on-bad-row", "fail")
+    assert (refused.returncode, "line 11" in refused.stderr) == (2, True)
+    assert "--from: 1 bad records left out" in tamis(*command).stdout
+
+
+def test_a_way_to_read_demonstrations_needs_some(data: Path, tmp_path: Path) -> None:
+    """The shipped ones are read as they are: the setting would change nothing."""
+    result = tamis("safe-set", "--from", data, "--set", "demonstration_data.side=chosen",
+                   "--out", tmp_path / "safe.jsonl")  # fmt: skip
+    assert (result.returncode, "give --demonstrations" in result.stderr) == (2, True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tamis.models.endpoint import BUDGET, ENDPOINT_ERROR, PATIENCE
+from tamis.models.endpoint import BUDGET, ENDPOINT_ERROR
+from tamis.models.endpoint_settings import PATIENCE
 
 ENDPOINT_PATIENCE = tuple(f"**.endpoint.{name}" for name in PATIENCE)
 

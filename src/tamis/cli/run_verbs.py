@@ -14,14 +14,17 @@ from rich.console import Console
 from tamis.cli.app import cli, say, stderr
 from tamis.cli.options import (
     AsJson,
+    Config,
     Harmful,
     Helpful,
+    OnBadRow,
     Out,
     OverRefusal,
     Overwrite,
     Pairs,
     Seed,
     Sets,
+    flags,
 )
 
 
@@ -140,10 +143,12 @@ def compare(
 
 @cli.command(name="safe-set")
 def safe_set(
-    source: Annotated[str, typer.Option("--from", help="Trusted ordinary rows of your domain.")],
+    source: Annotated[str, typer.Option("--from", help="Trusted ordinary rows of your domain; "
+                                        "the settings under data say how they are read.")],
     out: Annotated[Path, typer.Option("--out", help="JSONL file to write.")],
     demonstrations: Annotated[str | None, typer.Option(
-        "--demonstrations", help="Safe answers to unsafe requests; a few ship with tamis."
+        "--demonstrations", help="Safe answers to unsafe requests, read as --from unless "
+        "demonstration_data is set; a few ship with tamis."
     )] = None,
     share: Annotated[float, typer.Option("--share", min=0.0, max=0.99,
                                          help="Share of demonstrations.")] = 0.4,
@@ -153,13 +158,16 @@ def safe_set(
         "--exclude", help="Evaluation prompts (JSONL with id and prompt) to stay clear of, "
         "besides the shipped ones."
     )] = None,
-    seed: Seed = 0,
+    config: Config = None, sets: Sets = None, on_bad_row: OnBadRow = None, seed: Seed = 0,
 ) -> None:  # fmt: skip
     """Build a safe set from trusted rows and safe answers to unsafe requests."""
-    from tamis.cli.safe_set import write_safe_set
+    from tamis.cli.config import read_settings
+    from tamis.cli.safe_set import SafeSetSettings, write_safe_set
 
-    for line in write_safe_set(source, demonstrations, exclude or [], out, share=share, count=count,
-                               seed=seed):  # fmt: skip
+    given = flags(data__on_bad_row=on_bad_row)
+    settings = read_settings(SafeSetSettings, config, sets or [], given)
+    for line in write_safe_set(settings, source, demonstrations, exclude or [], out, share=share,
+                               count=count, seed=seed):  # fmt: skip
         typer.echo(line)
 
 

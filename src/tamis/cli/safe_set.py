@@ -6,21 +6,32 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from tamis.cli.config import Section
 from tamis.data.anchors import shipped_anchors
-from tamis.data.load import load_examples
+from tamis.data.load import DataConfig, load_examples
 from tamis.errors import ConfigError
 from tamis.evaluation.prompts import PROMPT_KINDS, read_prompts, shipped_prompts
 from tamis.evaluation.safe_set import Excluded, build_safe_set
 from tamis.files import atomic_path, json_line
 
 
+class SafeSetSettings(Section):
+    """`tamis safe-set`."""
+
+    data: DataConfig = DataConfig()
+    """How the ordinary rows' records are understood."""
+    demonstration_data: DataConfig | None = None
+    """How the demonstrations' records are understood; None is as `data`."""
+
+
 def write_safe_set(
-    source: str, demonstrations: str | None, exclude: Sequence[Path], out: Path, *, share: float,
-    count: int | None, seed: int,
+    settings: SafeSetSettings, source: str, demonstrations: str | None, exclude: Sequence[Path],
+    out: Path, *, share: float, count: int | None, seed: int,
 ) -> list[str]:  # fmt: skip
     """Build a safe set and write it as JSONL of `id`, `messages` and `kind`.
 
     Args:
+        settings: How both sources' records are understood.
         source: Ordinary rows: file, folder or hub id.
         demonstrations: Safe answers to unsafe requests, likewise; None takes the shipped refusals.
         exclude: Files of evaluation prompts to stay clear of; the shipped ones always are.
@@ -31,11 +42,23 @@ def write_safe_set(
 
     Returns:
         Lines for the user.
+
+    Raises:
+        ConfigError: The file exists, pairs lack a side, `demonstration_data` has nothing to read,
+            or there are too few rows.
+        DataError: A source or a file of prompts cannot be read.
     """
     if out.exists():
         raise ConfigError(f"{out} exists already: give another --out, or remove it first.")
-    ordinary = load_examples(source)
-    shown = load_examples(demonstrations) if demonstrations else shipped_anchors().refused
+    if settings.demonstration_data is not None and demonstrations is None:
+        raise ConfigError(
+            "demonstration_data says how demonstrations of yours are read, and there are none: "
+            "give --demonstrations, or leave the setting out."
+        )
+    ordinary = load_examples(source, settings.data)
+    shown = shipped_anchors().refused
+    if demonstrations:
+        shown = load_examples(demonstrations, settings.demonstration_data or settings.data)
     prompts = [prompt for kind in PROMPT_KINDS for prompt in shipped_prompts(kind)]
     prompts += [prompt for path in exclude for prompt in read_prompts(path)]
     found = build_safe_set(ordinary, shown, Excluded(prompt.prompt for prompt in prompts),

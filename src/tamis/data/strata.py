@@ -33,8 +33,22 @@ def by_source(examples: Examples, places: np.ndarray) -> np.ndarray:
     return np.array([seen.setdefault(name, len(seen)) for name in names], dtype=np.int64)
 
 
+def centred(values: np.ndarray) -> tuple[float, float]:
+    """Return where most scores lie and how widely: median and 1.4826 MAD.
+
+    Both are little moved by a minority of harmful rows; NaN counts for neither. Where more than
+    half of the scores are equal the standard deviation stands in, and 1 where all are.
+    """
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return 0.0, 1.0
+    middle = float(np.median(known))
+    spread = 1.4826 * float(np.median(np.abs(known - middle))) or float(known.std()) or 1.0
+    return middle, spread
+
+
 def standardised(values: np.ndarray, stratum: np.ndarray) -> np.ndarray:
-    """Robust z-scores within strata: (value - median) / (1.4826 MAD).
+    """Robust z-scores within strata: (value - median) / spread, as `centred` has them.
 
     Args:
         values: n.
@@ -45,9 +59,8 @@ def standardised(values: np.ndarray, stratum: np.ndarray) -> np.ndarray:
     """
 
     def scaled(part: np.ndarray, reference: np.ndarray) -> np.ndarray:
-        middle = np.median(reference)
-        spread = 1.4826 * np.median(np.abs(reference - middle))
-        return np.asarray((part - middle) / (spread or 1.0))
+        middle, spread = centred(reference)
+        return np.asarray((part - middle) / spread)
 
     found = scaled(values, values)
     labels, sizes = np.unique(stratum, return_counts=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tamis.errors import DataError
-from tamis.models.endpoint import PATIENCE
+from tamis.models.endpoint_settings import PATIENCE
 from tamis.runs import read_manifest
 
 # Settings that decide no figure, and those that other checks look at by content.

@@ -49,7 +49,7 @@ class EndpointJudge:
         """Return one verdict per answer, in order.
 
         Raises:
-            ConfigError: The endpoint refuses the key, the address or the model.
+            ConfigError: The endpoint refuses the key, the address, the model or any request.
             JudgeError: It failed many times in a row; what it answered is kept.
             MissingDependencyError: The package `openai` is not installed.
         """
@@ -125,7 +125,7 @@ class EndpointPairJudge:
         """Return one outcome per pair, in order; equal texts tie unasked.
 
         Raises:
-            ConfigError: The endpoint refuses the key, the address or the model.
+            ConfigError: The endpoint refuses the key, the address, the model or any request.
             JudgeError: It failed many times in a row; what it answered is kept.
             MissingDependencyError: The package `openai` is not installed.
         """

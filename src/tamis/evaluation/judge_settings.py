@@ -19,7 +19,8 @@ from tamis.evaluation.judges import Judge, RefusalStrings
 from tamis.evaluation.pair_rubrics import PAIR_RUBRICS
 from tamis.evaluation.rubrics import RUBRICS, Rubric
 from tamis.methods.guard import Guard
-from tamis.models.endpoint import PATIENCE, Endpoint, EndpointSettings, Progress
+from tamis.models.endpoint import Endpoint, Progress
+from tamis.models.endpoint_settings import PATIENCE, EndpointSettings
 from tamis.models.guard_text import read_policy
 
 if TYPE_CHECKING:

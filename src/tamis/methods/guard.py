@@ -34,7 +34,8 @@ from tamis.errors import ConfigError, JudgeError
 from tamis.methods.base import Method, RankingInputs
 from tamis.methods.scores import Scores
 from tamis.models.config import ModelConfig
-from tamis.models.endpoint import Endpoint, EndpointSettings
+from tamis.models.endpoint import Endpoint
+from tamis.models.endpoint_settings import EndpointSettings
 from tamis.models.guard_text import (
     QWEN3GUARD,
     SAFT_QUESTION,

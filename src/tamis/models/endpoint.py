@@ -19,70 +19,22 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tamis.errors import ConfigError, JudgeError, MissingDependencyError
 from tamis.models.answer_cache import AnswerCache
+from tamis.models.endpoint_settings import EndpointSettings
 
 ENDPOINT_ERROR, BUDGET = "endpoint_error", "budget"  # why there is no answer
-# Settings that decide no answer, only how many there are.
-PATIENCE = (
-    "api_key_variable", "timeout_seconds", "max_retries", "backoff_seconds", "requests_per_minute",
-    "max_calls", "parallel_calls",
-)  # fmt: skip
 NO_CONNECTION = "no connection"
 FAILURES_IN_A_ROW = 20  # more, and the endpoint is taken to be down: hours of retries help nobody
 LONGEST_PAUSE = 60.0  # seconds between two attempts, whatever the endpoint asks for
-_OWN_FIELDS = {"model", "messages", "stream"}
 _HOPELESS = (401, 403, 404)  # the same for every row
 _PASSING = (408, 409, 429)  # and all from 500 on: worth another attempt
+_OF_ONE_ROW = {f"status {status}" for status in (400, 413, 422)}  # too long, filtered: it is up
+_GREETING = ({"role": "user", "content": "Hello."},)  # what any working endpoint answers
 
 Conversation = Sequence[Mapping[str, str]]  # {"role": ..., "content": ...} per turn
 Progress = Callable[[int, int, dict[str, float]], None]
-
-
-class EndpointSettings(BaseModel):
-    """Where to ask, how often and how patiently."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    base_url: str | None = None
-    """Address up to the version, such as http://127.0.0.1:8000/v1. What is asked is sent there."""
-    api_key_variable: str | None = None
-    """Environment variable that holds the API key; None sends none."""
-    request: Mapping[str, Any] = {"max_tokens": 16, "temperature": 0}
-    """Further fields of each request, as the endpoint names them."""
-    timeout_seconds: float = Field(60.0, gt=0)
-    """Longest wait for one answer."""
-    max_retries: int = Field(4, ge=0)
-    """Further attempts after one that failed in passing (no connection, 429, 500 and above)."""
-    backoff_seconds: float = Field(1.0, ge=0)
-    """Pause before the first retry; doubles with each, unless the endpoint names one."""
-    requests_per_minute: float | None = Field(None, gt=0)
-    """Largest rate of requests, retries included; None sends them as answers come."""
-    max_calls: int | None = Field(None, ge=0)
-    """Most requests of one run, retries included; what is left then is not asked."""
-    parallel_calls: int = Field(4, ge=1)
-    """Requests under way at once."""
-
-    @field_validator("base_url")
-    @classmethod
-    def _plain_address(cls, url: str | None) -> str | None:
-        parts = urlsplit(url or "http://unset")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("give an address that starts with http:// or https://")
-        if parts.username or parts.password:  # settings are written into manifests
-            raise ValueError("leave user and password out; name api_key_variable instead")
-        return url
-
-    @field_validator("request")
-    @classmethod
-    def _own_fields(cls, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        if own := sorted(_OWN_FIELDS & set(request)):
-            raise ValueError(f"{', '.join(own)} cannot be set here")
-        return request
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +75,8 @@ class Endpoint:
         self._lock = threading.Lock()
         self._next_turn = 0.0
         self._spare: float = 0  # calls left for retries
-        self._failed_in_a_row = 0
+        self._failed_in_a_row = self._refused = 0
+        self._answers = False  # whether any of the questions was ever answered
 
     def ask(
         self, conversations: Sequence[Conversation], progress: Progress | None = None
@@ -131,7 +84,7 @@ class Endpoint:
         """Ask each conversation once, the first ones first where the budget is short.
 
         Raises:
-            ConfigError: The endpoint refuses the key, the address or the model.
+            ConfigError: The endpoint refuses the key, the address, the model or any request.
             JudgeError: It failed many times in a row; what it answered is kept.
             MissingDependencyError: The package `openai` is not installed.
         """
@@ -140,6 +93,7 @@ class Endpoint:
         lacking = {key: turns for key, turns in zip(keys, conversations, strict=True)
                    if self._cache.get(key) is None}  # fmt: skip
         self.n_cached += len(set(keys)) - len(lacking)
+        self._answers = self._answers or self.n_cached > 0
         # The first attempts are given out here and not as threads come, so that which rows are
         # asked does not depend on their race.
         most = self.settings.max_calls
@@ -193,11 +147,14 @@ class Endpoint:
             text, fault, again, named = self._call(client, turns)
             if text is not None:
                 with self._lock:
-                    self._failed_in_a_row = 0
+                    self._failed_in_a_row, self._answers = 0, True
                     self._cache.add(key, text)  # here, so that a stop loses nothing paid for
                 return Reply(text)
             with self._lock:
                 self.failures[fault] += 1
+            if fault in _OF_ONE_ROW:
+                self._see_whether_it_refuses_all(client)
+                return Reply(None, ENDPOINT_ERROR)
             if not again:
                 break
             if attempt < self.settings.max_retries:
@@ -213,6 +170,29 @@ class Endpoint:
                 "the same again."
             )
         return Reply(None, ENDPOINT_ERROR)
+
+    def _see_whether_it_refuses_all(self, client: Any) -> None:
+        """Count a row that was refused; after many and not one answer, ask what no row is part of.
+
+        Such rows may stand together: those refused before are all that is asked on a resume.
+        """
+        with self._lock:
+            self._failed_in_a_row = 0  # it does answer
+            self._refused += 1
+            doubtful = self._refused == FAILURES_IN_A_ROW and not self._answers
+        if not doubtful or not self._may_retry():
+            return
+        self._wait_for_turn()
+        if self._stop.is_set():
+            return
+        _, fault, _, _ = self._call(client, _GREETING)
+        if fault in _OF_ONE_ROW:
+            raise ConfigError(
+                f"the endpoint {self.settings.base_url} answered no question, refused "
+                f"{FAILURES_IN_A_ROW} ({dict(self.failures)}) and refuses a plain greeting too "
+                f"({fault}): no row is to blame. Check the model's name {self.model!r} and the "
+                f"fields in endpoint.request ({', '.join(self.settings.request) or 'none'})."
+            )
 
     def _call(self, client: Any, turns: Conversation) -> tuple[str | None, str, bool, float | None]:
         """Send one request: the answer, else the fault, whether to try again, and after how long.

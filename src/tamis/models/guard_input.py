@@ -54,7 +54,8 @@ class GuardInput:
         on_too_long: Leave longer rows unscored, or cut the end of their answers.
 
     Raises:
-        ConfigError: There is no template, or it has no place for the policy.
+        ConfigError: There is no template, or it has no place for the policy, or one that was given
+            leaves out the token that the guard's head reads.
     """
 
     def __init__(
@@ -63,11 +64,14 @@ class GuardInput:
         policy_variable: str = "policy", max_tokens: int | None = None,
         on_too_long: Literal["drop", "truncate"] = "drop",
     ) -> None:  # fmt: skip
+        start = _own_cls_token(tokenizer)
         if chat_template is None and text_format is None and not tokenizer.chat_template:
             raise ConfigError(
                 "the guard's tokenizer has no chat template. Set text_format to the text it was "
-                'trained on, or chat_template to "plain" or a file with a Jinja template.'
-            )
+                "trained on, with {prompt} and {response} in their places"
+                + ("." if start else
+                   ', or chat_template to "plain" or a file with a Jinja template.')
+            )  # fmt: skip
         self._format = ChatFormat(tokenizer, "plain" if text_format else chat_template)
         self._tokenizer, self._text_format, self._question = tokenizer, text_format, question
         self._prefix, self._policy = prefix, policy
@@ -76,6 +80,15 @@ class GuardInput:
             if text is not None:
                 check_places(name, text, policy)
         self._variables: dict[str, Any] = {}
+        # The tokenizer's own template is taken as its makers wrote it.
+        given = chat_template is not None and text_format is None
+        if given and start and start not in (self._prints({}) or start):
+            raise ConfigError(
+                f"chat_template {chat_template!r} prints no {start}, which the guard's tokenizer "
+                "puts before a text and its head reads: every score would be wrong. Set "
+                "text_format to the text it was trained on instead, with {prompt} and {response} "
+                f"in their places: that is read with {start}."
+            )
         if policy is not None and text_format is None and question is None:
             self._variables = {policy_variable: policy}
             if self._prints(self._variables) == self._prints({}):
@@ -173,3 +186,11 @@ class GuardInput:
         if kept is None or not answer[:fits].strip():
             return Reading(None, TOO_LONG)
         return Reading(np.asarray(kept, dtype=np.int32), TRUNCATED)
+
+
+def _own_cls_token(tokenizer: Any) -> str | None:
+    """Return the token for classifiers that the tokenizer by itself adds to a text, as BERT's."""
+    if tokenizer.cls_token is None:
+        return None
+    added = tokenizer.cls_token_id in tokenizer("a")["input_ids"]
+    return str(tokenizer.cls_token) if added else None

@@ -29,17 +29,11 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from tamis.data.rendered import USABLE_OUTCOMES
+from tamis.data.strata import centred
 from tamis.methods import build_method, merged_reads, reads_of
 from tamis.methods.base import Method, RankingInputs, check_inputs
 from tamis.methods.scores import Scores
-from tamis.selection.fuse import (
-    LEAST_OF_A_KIND,
-    centred,
-    evidence,
-    learned_weights,
-    rank_mean,
-    shares,
-)
+from tamis.selection.fuse import LEAST_OF_A_KIND, evidence, learned_weights, rank_mean, shares
 
 
 class Signal(Method):

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import rankdata
 
+from tamis.data.strata import centred
 from tamis.errors import ConfigError
 
 LEAST_OF_A_KIND = 3  # labelled rows of either kind for learned weights
@@ -51,20 +52,6 @@ def rank_mean(signals: Sequence[np.ndarray], weights: Sequence[float]) -> np.nda
     total = weight.sum(axis=0)
     mean = (np.nan_to_num(found) * weight).sum(axis=0) / np.where(total > 0, total, np.nan)
     return np.asarray(mean, dtype=np.float64)
-
-
-def centred(values: np.ndarray) -> tuple[float, float]:
-    """Return where most scores lie and how widely: median and 1.4826 MAD.
-
-    Both are little moved by a minority of harmful rows. Where more than half of the scores are
-    equal the standard deviation stands in, and 1 where all are.
-    """
-    known = values[~np.isnan(values)]
-    if not len(known):
-        return 0.0, 1.0
-    middle = float(np.median(known))
-    spread = 1.4826 * float(np.median(np.abs(known - middle))) or float(known.std()) or 1.0
-    return middle, spread
 
 
 def evidence(values: np.ndarray, *, only_clears: bool = False) -> np.ndarray:

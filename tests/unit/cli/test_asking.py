@@ -18,7 +18,7 @@ from tamis.cli.win_rate import WinRateSettings, run_win_rate
 from tamis.errors import ConfigError, JudgeError, MismatchError
 from tamis.evaluation.prompts import PROMPT_KINDS
 from tamis.files import write_json
-from tamis.models.endpoint import PATIENCE, EndpointSettings
+from tamis.models.endpoint_settings import PATIENCE, EndpointSettings
 from toy_endpoint import Script, Server, says
 
 Serve = Callable[[Script], Server]

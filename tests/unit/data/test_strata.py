@@ -7,10 +7,20 @@ import pytest
 
 import toy
 from tamis.data.load import load_examples
-from tamis.data.strata import by_length, by_source, standardised, strata_counts
+from tamis.data.strata import by_length, by_source, centred, standardised, strata_counts
 from tamis.data.template import RenderConfig, render
 
 RENDER = RenderConfig(max_prompt_tokens=96, max_response_tokens=48)
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([5.0, 5, 5, 5], (5, 1)), ([0.0, 0, 0, 4], (0, 3**0.5)), ([NAN], (0, 1))],
+)
+def test_equal_scores_have_a_spread_too(values: list[float], expected: tuple[int, float]) -> None:
+    """The standard deviation where more than half are equal, 1 where all are or none is."""
+    assert centred(np.array(values)) == pytest.approx(expected)
 
 
 def test_standardising_takes_median_and_mad_within_large_strata() -> None:
@@ -21,6 +31,15 @@ def test_standardising_takes_median_and_mad_within_large_strata() -> None:
     np.testing.assert_allclose(found[:60], found[60:])
     # The median of |x| over an even grid on [-1, 1] is one half.
     assert found[59] == pytest.approx(1 / (1.4826 * np.median(np.abs(base))))
+
+
+def test_a_stratum_of_mostly_equal_values_is_scaled_too() -> None:
+    """Thirty-five of sixty values equal: the standard deviation stands in for a MAD of 0."""
+    base = np.concatenate([np.zeros(35), np.arange(1.0, 26.0)])
+    values, stratum = np.concatenate([base, 7 + 100 * base]), np.repeat([0, 1], 60)
+    found = standardised(values, stratum)
+    np.testing.assert_allclose(found[:60], base / base.std())
+    np.testing.assert_allclose(found[60:], found[:60])
 
 
 def test_small_strata_are_standardised_with_all_rows() -> None:

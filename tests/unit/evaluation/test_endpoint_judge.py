@@ -23,7 +23,8 @@ from tamis.evaluation.pair_rubrics import SAFETY
 from tamis.evaluation.prompts import PromptKind
 from tamis.evaluation.rubrics import HexPhi, Rubric, Saft, StrongReject, XSTest
 from tamis.models import endpoint as endpoint_module
-from tamis.models.endpoint import Endpoint, EndpointSettings
+from tamis.models.endpoint import Endpoint
+from tamis.models.endpoint_settings import EndpointSettings
 from toy_endpoint import Script, Server, fails, says
 
 Serve = Callable[[Script], Server]

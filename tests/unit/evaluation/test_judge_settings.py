@@ -19,7 +19,7 @@ from tamis.evaluation.judge_settings import (
     build_pair_judge,
 )
 from tamis.evaluation.judges import Answer, RefusalStrings
-from tamis.models.endpoint import EndpointSettings
+from tamis.models.endpoint_settings import EndpointSettings
 from toy_endpoint import Script, Server, says
 
 Serve = Callable[[Script], Server]

@@ -20,7 +20,7 @@ from tamis.errors import ConfigError, JudgeError
 from tamis.methods import build_method
 from tamis.methods.base import RankingInputs, rank
 from tamis.methods.guard import Guard
-from tamis.models.endpoint import EndpointSettings
+from tamis.models.endpoint_settings import EndpointSettings
 from tamis.models.guard_text import SAFT_QUESTION
 from toy_endpoint import Script, Server, fails, says
 

@@ -13,7 +13,8 @@ import pytest
 from tamis.errors import ConfigError, JudgeError, MissingDependencyError
 from tamis.models import endpoint as endpoint_module
 from tamis.models.answer_cache import AnswerCache
-from tamis.models.endpoint import Endpoint, EndpointSettings, Reply
+from tamis.models.endpoint import Endpoint, Reply
+from tamis.models.endpoint_settings import EndpointSettings
 from toy_endpoint import KEY, Server, fails, says
 
 
@@ -165,16 +166,73 @@ def test_a_refusal_of_all_requests_stops_the_run(serve: Any, status: int) -> Non
     assert len(server.requests) < 50
 
 
+@pytest.mark.parametrize("status", [500, 429, 402])
 def test_an_endpoint_that_is_down_stops_the_run(
-    serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     """After many failures in a row; what was answered before is kept."""
     monkeypatch.setattr(endpoint_module, "FAILURES_IN_A_ROW", 3)
-    server = serve(lambda body, _: says("No") if body["messages"] == question("q0") else fails(500))
+    server = serve(
+        lambda body, _: says("No") if body["messages"] == question("q0") else fails(status)
+    )
     asked = client(server, tmp_path / "a.jsonl", max_retries=0, parallel_calls=1)
-    with pytest.raises(JudgeError, match=r"failed 3 times in a row.*status 500"):
+    with pytest.raises(JudgeError, match=rf"failed 3 times in a row.*status {status}"):
         asked.ask([question(f"q{i}") for i in range(50)])
     assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 1
+
+
+# Rows that are refused
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_refused_rows_stop_neither_the_run_nor_its_repeat(
+    serve: Any, tmp_path: Path, status: int
+) -> None:
+    """Twenty-five of them stand first: the endpoint is up, and answers the one after them."""
+
+    def script(body: dict[str, Any], _: int) -> Any:
+        return fails(status) if "long" in body["messages"][0]["content"] else says("No")
+
+    server = serve(script)
+    questions = [question(f"long {i}") for i in range(25)] + [question("short")]
+    expected = [Reply(None, "endpoint_error")] * 25 + [Reply("No")]
+    asked = client(server, tmp_path / "a.jsonl", parallel_calls=1)
+    assert asked.ask(questions) == expected
+    assert server.requests[20]["messages"] == question("Hello.")  # would it answer anything?
+    again = client(server, tmp_path / "a.jsonl", parallel_calls=1)
+    assert again.ask(questions) == expected
+    assert again.n_calls == 25  # it has answered before, so nothing but the rows is asked
+
+
+def test_a_refused_row_ends_a_row_of_failures(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An endpoint that refuses a row is not down: two failures, a refusal and two failures."""
+    monkeypatch.setattr(endpoint_module, "FAILURES_IN_A_ROW", 3)
+    statuses = iter([500, 500, 400, 500, 500])
+    server = serve(lambda *_: fails(next(statuses)))
+    asked = client(server, max_retries=0, parallel_calls=1)
+    found = asked.ask([question(f"q{i}") for i in range(5)])
+    assert found == [Reply(None, "endpoint_error")] * 5
+    assert asked.failures == {"status 500": 4, "status 400": 1}
+
+
+def test_an_endpoint_that_refuses_whatever_is_asked_stops_the_run(serve: Any) -> None:
+    """A greeting too: a field of the request is wrong then, and no row."""
+    server = serve(lambda *_: fails(400))
+    asked = client(server, parallel_calls=1, request={"max_tokns": 16})
+    with pytest.raises(ConfigError, match=r"answered no question, refused 20 .*\(max_tokns\)"):
+        asked.ask([question(f"q{i}") for i in range(500)])
+    assert len(server.requests) < 100
+
+
+def test_a_greeting_is_not_paid_for_beyond_the_budget(
+    serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the questions take all calls, nothing else is asked."""
+    monkeypatch.setattr(endpoint_module, "FAILURES_IN_A_ROW", 3)
+    server = serve(lambda *_: fails(400))
+    found = client(server, max_calls=5).ask([question(f"q{i}") for i in range(5)])
+    assert found == [Reply(None, "endpoint_error")] * 5
+    assert len(server.requests) == 5
 
 
 # Budget and rate

@@ -409,6 +409,48 @@ def test_a_tokenizer_without_a_template_is_refused(monkeypatch: pytest.MonkeyPat
         GuardInput(toy.tokenizer())
 
 
+def test_an_encoder_without_a_template_is_told_of_the_text_format_alone() -> None:
+    """A template would leave out what its tokenizer adds to a text."""
+    with pytest.raises(ConfigError, match=r"no chat template\. Set text_format .* their places\.$"):
+        GuardInput(toy_guard.encoder_tokenizer())
+
+
+@pytest.mark.parametrize(
+    "template", ["plain", "{% for m in messages %}{{ m.content }}{% endfor %}"]
+)
+def test_a_template_that_leaves_out_what_an_encoders_head_reads_is_refused(
+    tmp_path: Path, template: str
+) -> None:
+    """BERT's head reads [CLS]: without it every row would be scored from another token."""
+    given = template if template == "plain" else template_file(tmp_path, template)
+    with pytest.raises(ConfigError, match=r"prints no \[CLS\].*Set text_format"):
+        GuardInput(toy_guard.encoder_tokenizer(), chat_template=given)
+
+
+def test_a_text_format_is_read_with_what_an_encoder_puts_around_a_text() -> None:
+    """[CLS] and [SEP], once each; in cut rows too."""
+    tokenizer = toy_guard.encoder_tokenizer()
+    row = (Message("user", "Tell me"), Message("assistant", "water " * 300))
+    reader = GuardInput(
+        tokenizer, text_format="{prompt} {response}", max_tokens=100, on_too_long="truncate"
+    )
+    for reading in reader.read([PROBE, row]):
+        assert reading.ids is not None
+        ids = reading.ids.tolist()
+        assert (ids[0], ids[-1]) == (tokenizer.cls_token_id, tokenizer.sep_token_id)
+        assert not {ids[0], ids[-1]} & set(ids[1:-1])
+
+
+def test_plain_text_begins_with_an_encoders_token_where_it_is_the_start_token() -> None:
+    """RoBERTa's is: the plain template prints it, once."""
+    tokenizer = toy_guard.encoder_tokenizer()
+    tokenizer.bos_token = tokenizer.cls_token
+    (reading,) = GuardInput(tokenizer, chat_template="plain").read([PROBE])
+    assert reading.ids is not None
+    places = np.flatnonzero(reading.ids == tokenizer.cls_token_id)
+    assert places.tolist() == [0]
+
+
 @pytest.mark.parametrize("text_format", [None, TEXT])
 def test_a_row_that_spells_a_special_token_is_seen(text_format: str | None) -> None:
     """It could write the guard's verdict for it."""

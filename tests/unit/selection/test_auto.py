@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import toy
+from tamis.data.strata import centred
 from tamis.data.template import RenderConfig
 from tamis.errors import ConfigError
 from tamis.methods import build_method
@@ -15,7 +16,7 @@ from tamis.methods.base import RankingInputs, rank
 from tamis.methods.scores import Scores
 from tamis.models.load import LanguageModel
 from tamis.selection.auto import Auto
-from tamis.selection.fuse import centred, evidence, rank_mean
+from tamis.selection.fuse import evidence, rank_mean
 
 RENDER = RenderConfig(max_prompt_tokens=96, max_response_tokens=48)
 SIGNALS = {

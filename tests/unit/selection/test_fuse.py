@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tamis.errors import ConfigError
-from tamis.selection.fuse import centred, evidence, learned_weights, rank_mean, shares
+from tamis.selection.fuse import evidence, learned_weights, rank_mean, shares
 
 NAN = float("nan")
 
@@ -35,15 +35,6 @@ def test_a_signal_that_only_clears_never_accuses() -> None:
     found = evidence(np.array([1.0, 2, 3, 4, 1000, NAN]), only_clears=True)
     np.testing.assert_allclose(found[:4], np.array([0, 0, 0, 1]) / 1.4826)
     assert found[5] == 0
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [([5.0, 5, 5, 5], (5, 1)), ([0.0, 0, 0, 4], (0, 3**0.5)), ([NAN], (0, 1))],
-)
-def test_equal_scores_have_a_spread_too(values: list[float], expected: tuple[int, float]) -> None:
-    """The standard deviation where more than half are equal, 1 where all are or none is."""
-    assert centred(np.array(values)) == pytest.approx(expected)
 
 
 def test_the_mean_is_weighted() -> None:
