@@ -79,10 +79,11 @@ class Prepared:
     also: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def lengths(self, rows: Examples) -> np.ndarray[Any, Any]:
-        """Return the length of some rows: tokens, or characters where there is no model."""
-        if self.model is None:
-            return np.array([sum(len(m.content) for m in row.messages) for row in rows])
-        return np.asarray(self.model.renderings.render(rows, self.config.render).lengths)
+        """Return the length of some rows: tokens, or characters where it cannot render them."""
+        if self.model is not None:
+            with contextlib.suppress(TamisError):  # its rankings will say so; others need none
+                return np.asarray(self.model.renderings.render(rows, self.config.render).lengths)
+        return np.array([sum(len(m.content) for m in row.messages) for row in rows])
 
 
 def prepare(

@@ -4,7 +4,8 @@ Every stage is run as it will be, on a sample: ranking on FEW_ROWS and on SAMPLE
 them the longest there are) with safe rows in proportion, fine-tuning for two steps, evaluation on a
 few prompts. Ranking's time is the line through both measurements, by tokens; the others are scaled
 by steps and prompts. Memory is the largest so far, since batches are bounded by tokens and not by
-rows; disk is the sample's features, scaled by tokens, and what is kept beside them.
+rows; disk is the sample's features, scaled by tokens, and what is kept beside them. A method may
+refuse the sample for being small and rank all rows: that is said, and the other stages measured.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from tamis.cli.plan_ranking import (
     FEW_ROWS,
     SAMPLE_ROWS,
     Sample,
+    attempted,
     draw_sample,
+    kept_bytes,
     line_minutes,
     minutes_of,
     safe_part,
@@ -46,7 +49,7 @@ _GIB = 2**30
 
 @dataclass(frozen=True)
 class StageEstimate:
-    """What one stage will take.
+    """What one stage will take; None is what cannot be told.
 
     Attributes:
         stage: Its name.
@@ -54,13 +57,15 @@ class StageEstimate:
         memory_gib: Largest memory: of the GPU where there is one, else of the process.
         disk_gib: Largest disk space while it runs.
         measured: What the figures rest on.
+        refusal: What the method said where it refused the sample; it may refuse all rows too.
     """
 
     stage: str
-    minutes: float
-    memory_gib: float
-    disk_gib: float
+    minutes: float | None
+    memory_gib: float | None
+    disk_gib: float | None
     measured: str
+    refusal: str | None = None
 
 
 @dataclass(frozen=True)
@@ -79,26 +84,40 @@ class Plan:
 
     @property
     def minutes(self) -> float:
-        """Of all stages."""
-        return sum(stage.minutes for stage in self.stages)
+        """Of all stages that can be told."""
+        return sum(stage.minutes or 0.0 for stage in self.stages)
 
     @property
     def memory_gib(self) -> float:
-        """The largest of any stage."""
-        return max(stage.memory_gib for stage in self.stages)
+        """The largest of any stage that can be told."""
+        return max(stage.memory_gib or 0.0 for stage in self.stages)
+
+    @property
+    def untold(self) -> list[str]:
+        """Stages that are not in the totals."""
+        return [stage.stage for stage in self.stages if stage.minutes is None]
 
     def to_json(self) -> dict[str, Any]:
         """Return everything, with the totals."""
-        return {**asdict(self), "minutes": self.minutes, "memory_gib": self.memory_gib}
+        totals = {"minutes": self.minutes, "memory_gib": self.memory_gib, "untold": self.untold}
+        return {**asdict(self), **totals}
 
     def refuse_above(self, max_minutes: float | None, max_memory_gib: float | None) -> None:
         """Refuse a run that takes more than is allowed.
 
         Raises:
-            ConfigError: It does; the message names settings that would fit.
+            ConfigError: It does, and the message names settings that would fit; or a limit is set
+                and a stage cannot be told.
         """
-        if max_minutes is not None and self.minutes > max_minutes:
-            ranking = self.stages[0].minutes
+        if self.untold and (max_minutes, max_memory_gib) != (None, None):
+            refusals = " ".join(stage.refusal or "" for stage in self.stages).strip()
+            raise ConfigError(
+                "whether the run keeps to --max-minutes or --max-memory-gib cannot be told: "
+                f"{', '.join(self.untold)} stops on the few rows that are measured ({refusals}). "
+                "Leave the limits out, or set what it asks for."
+            )
+        ranking = self.stages[0].minutes
+        if max_minutes is not None and ranking is not None and self.minutes > max_minutes:
             left = max_minutes - (self.minutes - ranking)
             n_rows = int(self.n_rows * left / ranking)
             n_tokens = int(self.tokens_per_row * left / ranking)
@@ -116,7 +135,7 @@ class Plan:
                 f"{max_minutes:g}. {advice}"
             )
         if max_memory_gib is not None and self.memory_gib > max_memory_gib:
-            worst = max(self.stages, key=lambda stage: stage.memory_gib)
+            worst = max(self.stages, key=lambda stage: stage.memory_gib or 0.0)
             raise ConfigError(
                 f"{worst.stage} is expected to need {worst.memory_gib:.1f} GiB, more than "
                 f"--max-memory-gib {max_memory_gib:g}. Halve method.max_batch_tokens (tokens run "
@@ -202,43 +221,33 @@ def _rank(
     others = {**trusted}
     safe = others.pop("safe_set", None)
 
-    def ranked(n: int, name: str) -> tuple[float, int]:
+    def ranked(n: int, name: str) -> tuple[tuple[float, int], Exception | None]:
+        """Return minutes and tokens, and how it ended if it was refused: minutes until then."""
         rows = sample.first(n)
         part = None if safe is None else safe_part(
             safe, n, sample.n_rows, getattr(method, "safe_batch_size", 1), config.seed
         )  # fmt: skip
-        return minutes_of(lambda: rank(
+        minutes, refusal = attempted(lambda: rank(
             rows, method, safe_set=part, **others,
             model=lm if "model" in requires else None,
             seed=config.seed, render=config.render, work=work / name,
-        )), sample.tokens(n)  # fmt: skip
+        ))  # fmt: skip
+        return (minutes, sample.tokens(n)), refusal
 
-    ranked(2, "warm-up")
-    few, many = ranked(FEW_ROWS, "few"), ranked(SAMPLE_ROWS, "many")
+    ranked(FEW_ROWS, "warm-up")
+    (few, few_refused), (many, refused) = ranked(FEW_ROWS, "few"), ranked(SAMPLE_ROWS, "many")
+    if refused is not None:
+        if str(refused) == str(few_refused):  # of any rows, then: the settings are at fault
+            raise refused
+        why = f"cannot be told: {config.method.name} stops on {len(sample.ids)} rows"
+        return StageEstimate("rank", None, None, None, why, str(refused))
+    # Had the few not been refused, they would have taken longer: this is no less than the time.
     minutes = line_minutes(few, many, sample.all_tokens)
     if minutes is None:  # no line: at most in proportion
         minutes = many[0] * sample.all_tokens / many[1]
     disk = kept_bytes(work / "many" / "features", sample.all_tokens / many[1])
-    return StageEstimate(
-        "rank", minutes, _memory_gib(lm), disk / _GIB,
-        f"{config.method.name} on {len(sample.ids)} rows",
-    )  # fmt: skip
-
-
-def kept_bytes(folder: Path, scale: float) -> float:
-    """Tell the size of kept features from those of a sample.
-
-    Args:
-        folder: Features of the sample.
-        scale: How many times the sample there is of all rows.
-
-    Returns:
-        Bytes: rows' values times `scale`, and once what is kept beside them, such as means.
-    """
-    return sum(
-        path.stat().st_size * (scale if path.name.startswith("part-") else 1.0)
-        for path in folder.rglob("*.safetensors")
-    )
+    on = f"{config.method.name} on {len(sample.ids)} rows"
+    return StageEstimate("rank", minutes, _memory_gib(lm), disk / _GIB, on)
 
 
 def _finetune(config: RunConfig, lm: LanguageModel, sample: Sample, work: Path) -> StageEstimate:

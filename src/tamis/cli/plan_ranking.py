@@ -9,11 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tamis.data.example import Examples
+from tamis.errors import ConfigError, DataError
 from tamis.rng import numpy_generator
 
 SAMPLE_ROWS, FEW_ROWS = 32, 8
@@ -96,6 +98,35 @@ def minutes_of(work: Callable[[], Any]) -> float:
     start = time.perf_counter()
     work()
     return (time.perf_counter() - start) / 60
+
+
+def attempted(work: Callable[[], Any]) -> tuple[float, Exception | None]:
+    """Do it, and say how long it took and what refused its rows or settings; other faults pass."""
+    refusals: list[Exception] = []
+
+    def attempt() -> None:
+        try:
+            work()
+        except (ConfigError, DataError) as error:
+            refusals.append(error)
+
+    return minutes_of(attempt), next(iter(refusals), None)
+
+
+def kept_bytes(folder: Path, scale: float) -> float:
+    """Tell the size of kept features from those of a sample.
+
+    Args:
+        folder: Features of the sample.
+        scale: How many times the sample there is of all rows.
+
+    Returns:
+        Bytes: rows' values times `scale`, and once what is kept beside them, such as means.
+    """
+    return sum(
+        path.stat().st_size * (scale if path.name.startswith("part-") else 1.0)
+        for path in folder.rglob("*.safetensors")
+    )
 
 
 def asks_endpoint(settings: Any) -> bool:

@@ -87,12 +87,21 @@ def plan_table(plan: Plan) -> RenderableType:
             heading, justify="left" if heading in ("Stage", "Measured on") else "right"
         )
     for stage in plan.stages:
-        table.add_row(_plain(stage.stage), f"{stage.minutes:.1f}", f"{stage.memory_gib:.1f}",
-                      f"{stage.disk_gib:.2f}", _plain(stage.measured))  # fmt: skip
+        minutes = "not told" if stage.minutes is None else f"{stage.minutes:.1f}"
+        memory = "-" if stage.memory_gib is None else f"{stage.memory_gib:.1f}"
+        disk = "-" if stage.disk_gib is None else f"{stage.disk_gib:.2f}"
+        table.add_row(_plain(stage.stage), minutes, memory, disk, _plain(stage.measured))
     table.add_section()
+    untold = f"without {', '.join(plan.untold)}" if plan.untold else ""
     table.add_row("all", f"{plan.minutes:.1f}", f"{plan.memory_gib:.1f}",
-                  f"{max(stage.disk_gib for stage in plan.stages):.2f}", "")  # fmt: skip
-    return table
+                  f"{max(stage.disk_gib or 0.0 for stage in plan.stages):.2f}",
+                  _plain(untold))  # fmt: skip
+    refused = [
+        Text(visible(f"{stage.stage} refuses the few rows that are measured, and may refuse all "
+                     f"of them: {stage.refusal}"), "yellow")
+        for stage in plan.stages if stage.refusal
+    ]  # fmt: skip
+    return Group(table, *refused)
 
 
 def inspect_data(

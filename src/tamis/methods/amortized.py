@@ -33,6 +33,7 @@ from tamis.models.lora import layer_count
 from tamis.models.state_selector import StateSelector
 from tamis.rng import numpy_generator
 
+LEAST_ROWS = 4  # two folds of two: a plane through one row says nothing
 PENALTIES = tuple(10.0**power for power in range(-1, 7))  # alpha, on standardised states
 Reading = Literal["response_mean", "response_first", "response_last", "prompt_last"]
 
@@ -97,7 +98,8 @@ class Amortized(Method):
     readings: tuple[Reading, ...] = Field(("response_mean", "prompt_last"), min_length=1)
     """Positions whose states are read, side by side."""
     folds: int = Field(5, ge=2)
-    """A row is scored by a plane that did not see its fold."""
+    """A row is scored by a plane that did not see its fold; fewer where one would have fewer than
+    two different rows with a score."""
 
     def reads(self, n_layers: int) -> dict[str, list[str]]:
         """See `Method.reads`."""
@@ -124,15 +126,24 @@ class Amortized(Method):
         scores = taught.values[rows.id_order]
         known = ~np.isnan(scores)
         n_known = len({content_of(rows.ids[i]) for i in rows.id_order[known]})
-        if n_known < 2 * self.folds:
+        if n_known < LEAST_ROWS:
             raise ConfigError(
-                f"the teacher {self.teacher!r} scored {n_known} different rows: {2 * self.folds} "
-                f"are needed for folds={self.folds}. Give more rows, or set folds lower."
+                f"the teacher {self.teacher!r} scored {n_known} different rows, and {LEAST_ROWS} "
+                "are needed: a row's score is learned from others. Give more rows."
+            )
+        folds, dealt = min(self.folds, n_known // 2), np.ones(len(states), bool)
+        notes = [f"teacher {self.teacher}: {note}" for note in taught.details.get("notes", ())]
+        if folds < self.folds:
+            dealt = known  # so few are dealt by themselves: a fold may get none of them else
+            notes.append(
+                f"{n_known} different rows with a score are too few for folds={self.folds}: they "
+                f"were dealt to {folds} folds, and the planes rest on few rows. Give more rows."
             )
         centre, scale = scores[known].mean(), scores[known].std() or 1.0
         targets = (scores[known] - centre) / scale
-        fold = content_folds([rows.ids[i] for i in rows.id_order], self.folds,
-                             numpy_generator(inputs.seed, "amortized"))  # fmt: skip
+        fold = np.zeros(len(states), dtype=np.int64)
+        fold[dealt] = content_folds([rows.ids[i] for i in rows.id_order[dealt]], folds,
+                                    numpy_generator(inputs.seed, "amortized"))  # fmt: skip
         values = np.empty(len(states))
         values[known], penalties = cross_fitted(states[known], targets, fold[known])
         weight, bias, penalty = fit_ridge(states[known], targets)
@@ -146,8 +157,7 @@ class Amortized(Method):
                 "layers": depths, "penalties": penalties, "penalty": penalty,
                 "r_squared": 1 - float(((values[known] - targets) ** 2).mean()),
                 "teacher": {"method": self.teacher, **_plain(taught.details)},
-                "notes": [f"teacher {self.teacher}: {note}"
-                          for note in taught.details.get("notes", ())],
+                "notes": notes,
             },
         )  # fmt: skip
 

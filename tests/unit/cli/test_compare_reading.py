@@ -13,6 +13,7 @@ import toy_guard
 from tamis.cli.compare import prepare, run_compare
 from tamis.cli.compare_config import CompareConfig
 from tamis.cli.compare_reading import features_of_all
+from tamis.cli.plan_compare import plan_compare
 from tamis.methods.loss import Loss
 
 HERE = __name__
@@ -34,7 +35,7 @@ class Fails(Loss):
         raise ZeroDivisionError(str(n_layers))
 
 
-def config(folder: Path, *methods: str, model: str | None = None) -> CompareConfig:
+def config(folder: Path, *methods: str, model: str | None = None, **settings: Any) -> CompareConfig:
     """Write twelve rows with labels, and return the settings of a comparison."""
     rows = [{"id": f"r{i}", "prompt": f"the lamp {i}", "completion": "gently share water"}
             for i in range(12)]  # fmt: skip
@@ -47,7 +48,7 @@ def config(folder: Path, *methods: str, model: str | None = None) -> CompareConf
         "finetuning_set": str(folder / "rows.jsonl"), "labels": str(folder / "labels.jsonl"),
         "methods": named | {name.rpartition(":")[2]: {"name": name} for name in methods},
         "model": {"name": model or toy_guard.saved(toy.llama(), folder / "model")},
-        "out": str(folder / "out"), "device": "cpu", "dtype": "float32",
+        "out": str(folder / "out"), "device": "cpu", "dtype": "float32", **settings,
     })  # fmt: skip
 
 
@@ -72,11 +73,28 @@ def test_a_method_that_cannot_say_what_it_reads_is_ranked_all_the_same(tmp_path:
 
 
 def test_rows_that_no_template_renders_end_the_rankings_that_need_them(tmp_path: Path) -> None:
-    """And no others."""
+    """And no others, nor their expected time."""
     model = toy_guard.saved(toy.llama(), tmp_path / "plain", chat_template=None)
-    found = run_compare(prepare(config(tmp_path, "loss", model=model)))
+    prepared = prepare(config(tmp_path, "loss", model=model))
+    uniform, loss = plan_compare(prepared).methods
+    assert uniform.minutes is not None
+    assert loss.minutes is None
+    assert "chat template" in str(loss.refusal)
+    found = run_compare(prepared)
     assert [entry["method"] for entry in found["entries"]] == ["uniform"]
     assert "chat template" in json.dumps(found["refused"])
+
+
+def test_rows_too_long_to_render_end_the_rankings_that_need_them(tmp_path: Path) -> None:
+    """Where that was asked for; methods without a model have their time told, and their figures."""
+    render = {"max_prompt_tokens": 96, "max_response_tokens": 2, "on_too_long": "error"}
+    prepared = prepare(config(tmp_path, "loss", render=render))
+    uniform, loss = plan_compare(prepared).methods
+    assert uniform.minutes is not None
+    assert "max_response_tokens=2" in str(loss.refusal)
+    found = run_compare(prepared)
+    assert [entry["method"] for entry in found["entries"]] == ["uniform"]
+    assert "max_response_tokens=2" in json.dumps(found["refused"])
 
 
 @pytest.mark.parametrize(("layer", "expected"), [

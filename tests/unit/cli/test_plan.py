@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from tamis.cli.config import RunConfig
-from tamis.cli.plan import Plan, StageEstimate, given_sets, kept_bytes, plan_run
+from tamis.cli.plan import Plan, StageEstimate, given_sets, plan_run
+from tamis.cli.plan_ranking import kept_bytes
+from tamis.cli.show import plan_table
 from tamis.errors import ConfigError
 
 PLAN = Plan(
@@ -54,6 +58,37 @@ def test_too_large_a_run_names_the_stage() -> None:
     """The stage that needs most."""
     with pytest.raises(ConfigError, match=r"finetune is expected to need 8.0 GiB.*max_batch_tok"):
         PLAN.refuse_above(None, 4.0)
+
+
+UNTOLD = Plan(
+    [StageEstimate("rank", None, None, None, "saft stops", "[b]give 50 rows"), PLAN.stages[1]],
+    n_rows=1000, tokens_per_row=200.0,
+)  # fmt: skip
+
+
+def test_a_stage_that_cannot_be_told_is_in_no_total_and_said() -> None:
+    """Neither as 0 nor in silence; what the method said stands below, as it is."""
+    assert (UNTOLD.minutes, UNTOLD.memory_gib) == (20.0, 8.0)
+    assert UNTOLD.to_json()["untold"] == UNTOLD.untold == ["rank"]
+    assert PLAN.to_json()["untold"] == []
+    console = Console(width=200, file=io.StringIO(), color_system=None)
+    console.print(plan_table(UNTOLD))
+    shown = console.file.getvalue()
+    rank = next(line for line in shown.splitlines() if "saft stops" in line)
+    assert "not told" in rank
+    assert "0.0" not in rank
+    assert "20.0" in next(line for line in shown.splitlines() if "without rank" in line)
+    assert "may refuse all of them: [b]give 50 rows" in shown
+
+
+@pytest.mark.parametrize("limits", [(500.0, None), (None, 500.0)])
+def test_a_limit_is_not_kept_to_by_what_cannot_be_told(
+    limits: tuple[float | None, float | None],
+) -> None:
+    """However high: it was asked for a promise."""
+    UNTOLD.refuse_above(None, None)
+    with pytest.raises(ConfigError, match=r"rank stops on the few rows .*give 50 rows\)"):
+        UNTOLD.refuse_above(*limits)
 
 
 def test_what_is_kept_once_does_not_grow_with_the_rows(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -11,8 +11,9 @@ import toy
 from tamis.data.template import RenderConfig, render
 from tamis.errors import ConfigError
 from tamis.methods.amortized import Amortized, cross_fitted, fit_ridge
-from tamis.methods.base import rank
+from tamis.methods.base import RankingInputs, rank
 from tamis.methods.contrast import Contrast
+from tamis.methods.scores import Scores
 from tamis.models.load import LanguageModel
 
 RENDER = RenderConfig(max_prompt_tokens=96, max_response_tokens=48)
@@ -56,12 +57,12 @@ PLANE = {"anchors": "none", "layers": (1, 2)}
 HARMFUL = toy.contaminated_set(20, n_harmful=20, n_safe=1, seed=5).finetuning_set
 
 
-def ranked(lm: LanguageModel, n: int = 60, **settings: Any) -> Any:
+def ranked(lm: LanguageModel, n: int = 60, seed: int = 0, **settings: Any) -> Any:
     """Rank rows with a plane over hidden states as the teacher: what it knows can be learned."""
     rows = toy.contaminated_set(n, n_harmful=n // 3, n_safe=20)
     values = {"teacher": "contrast", "teacher_options": PLANE, "layers": (1, 2), "folds": 3}
     return rank(rows.finetuning_set, Amortized(**{**values, **settings}), safe_set=rows.safe_set,
-                harmful_set=HARMFUL, model=lm, render=RENDER)  # fmt: skip
+                harmful_set=HARMFUL, model=lm, render=RENDER, seed=seed)  # fmt: skip
 
 
 def test_the_teachers_scores_stand_beside(tiny_lm: LanguageModel) -> None:
@@ -90,15 +91,61 @@ def test_what_the_teacher_needs_is_asked_for(tiny_lm: LanguageModel) -> None:
         rank(rows, Amortized(layers=(1,)), model=tiny_lm, render=RENDER)
 
 
+class Few:
+    """Knows the rows of four contents only, and their order among all by chance."""
+
+    requires: ClassVar[frozenset[str]] = frozenset()
+    known = 4
+
+    def rank(self, inputs: RankingInputs) -> Scores:
+        """Score the first of the ids."""
+        rows = inputs.finetuning_set
+        first = sorted(rows.ids)[: self.known]
+        values = np.array([first.index(row) if row in first else np.nan for row in rows.ids])
+        outcome = ["no_answer" if np.isnan(value) else "ok" for value in values]
+        return Scores("few", rows.ids, rows.source_ids, values, outcome, None)
+
+
+class TooFew(Few):
+    """Knows one row less."""
+
+    known = 3
+
+
 def test_too_few_scored_rows_are_refused(tiny_lm: LanguageModel) -> None:
-    """Two for every fold are the least."""
-    with pytest.raises(ConfigError, match="scored 6 different rows: 10 are needed for folds=5"):
-        ranked(tiny_lm, 6, folds=5, teacher="uniform", teacher_options={})
+    """Two folds of two are the least, whatever is asked for."""
+    with pytest.raises(ConfigError, match="scored 3 different rows, and 4 are needed"):
+        ranked(tiny_lm, 20, folds=5, teacher=f"{__name__}:TooFew", teacher_options={})
 
 
 def test_copies_are_one_row_of_the_least(tiny_lm: LanguageModel) -> None:
     """They are in one fold: nothing would be left to learn from for their scores."""
     copies = toy.examples([("Tell me about bread", "water")] * 12)
     method = Amortized(layers=(1,), folds=5, teacher="uniform", teacher_options={})
-    with pytest.raises(ConfigError, match="scored 1 different rows: 10 are needed"):
+    with pytest.raises(ConfigError, match="scored 1 different rows, and 4 are needed"):
         rank(copies, method, model=tiny_lm, render=RENDER)
+
+
+@pytest.mark.parametrize(("n", "folds"), [(6, 3), (9, 4)])
+def test_few_rows_are_dealt_to_fewer_folds(tiny_lm: LanguageModel, n: int, folds: int) -> None:
+    """Two rows a fold or more: the scores are those of so many folds, and a note says so."""
+    few = ranked(tiny_lm, n, folds=5, teacher="uniform", teacher_options={})
+    asked = ranked(tiny_lm, n, folds=folds, teacher="uniform", teacher_options={})
+    assert few.values.tobytes() == asked.values.tobytes()
+    assert len(few.details["penalties"]) == folds
+    assert f"they were dealt to {folds} folds" in few.details["notes"][-1]
+    assert asked.details["notes"] == []
+
+
+def test_rows_enough_for_the_folds_are_dealt_to_all_of_them(tiny_lm: LanguageModel) -> None:
+    """Ten are two for each of five."""
+    found = ranked(tiny_lm, 10, folds=5, teacher="uniform", teacher_options={})
+    assert (len(found.details["penalties"]), found.details["notes"]) == (5, [])
+
+
+@pytest.mark.parametrize("seed", [12, 17])
+def test_few_scored_rows_among_many_are_in_both_folds(tiny_lm: LanguageModel, seed: int) -> None:
+    """Four of 40; with these seeds, all four would be in one fold if all 40 were dealt."""
+    found = ranked(tiny_lm, 40, seed=seed, teacher=f"{__name__}:Few", teacher_options={})
+    assert len(found.details["penalties"]) == 2
+    assert np.isfinite(found.values).all()
