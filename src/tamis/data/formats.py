@@ -125,7 +125,8 @@ def _recognised(
             raise ConfigError(
                 "the rows hold a 'chosen' and a 'rejected' answer, and tamis does not guess which "
                 "one is to be trained on: set side=chosen or side=rejected (on the command line "
-                "--set side=chosen)."
+                "--set side=chosen; where these rows have settings of their own, with the name of "
+                "that section, such as --set safe_data.side=chosen)."
             )
         return _preference(row.get("prompt"), row[side], side), "preference"
     if "instruction" in row and "output" in row:
