@@ -132,6 +132,7 @@ def run_cell(prepared: Prepared, common: Common, job: Job) -> Cell:
         gpu_gib=manifest["memory"].get("peak_gpu_gib"),
         passes=manifest["details"].get("passes", {}),
         resumed=bool(manifest.get("resumed")),
+        learned=bool(manifest["details"].get("weights_learned", True)),
         notes=notes,
     )  # fmt: skip
 

@@ -114,8 +114,12 @@ class CompareConfig(Section):
 
     def learns(self, method: str) -> bool:
         """Whether the method of a label is given labels of some of the rows."""
+        return self.methods[method].give_labels or self.needs_labels(method)
+
+    def needs_labels(self, method: str) -> bool:
+        """Whether the method of a label cannot do without labels, or is made of one that cannot."""
         found = self.methods[method]
-        if found.give_labels or "trusted_set" in build_method(found.name, found.options).requires:
+        if "trusted_set" in build_method(found.name, found.options).requires:
             return True
         for name in methods_within(found.options):
             with contextlib.suppress(ConfigError):  # a text of an outside method's own

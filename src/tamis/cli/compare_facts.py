@@ -71,6 +71,7 @@ def figure_facts(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for why, methods in unmeasured.items():
         named = "" if len(methods) == len(entries) else f"{', '.join(methods)}: "
         yield f"{named}{why}, so that nothing says how well harmful rows are found."
+    yield from _unscored(entries)
     for entry in entries:
         if entry["flagged"]:
             shares = {"harmful": _share(entry["flagged"], "harmful"),
@@ -78,6 +79,22 @@ def figure_facts(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             said = [f"{share} of the {kind} rows" for kind, share in shares.items() if share]
             if said:
                 yield f"{entry['method']} flags {' and '.join(said)} by a rule of its own."
+
+
+def _unscored(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Say which methods have no score for some rows, and why; not of those that score none."""
+    said: dict[str, list[str]] = {}
+    for entry in entries:
+        most = max(entry["unscored"], key=lambda counts: sum(counts.values()))
+        if most and entry["readouts"]["score"]["n"]:
+            reasons = ", ".join(f"{why} {n:,}" for why, n in most.items())
+            upto = "up to " if len(entry["unscored"]) > 1 else ""
+            found = (
+                f"{upto}{sum(most.values()):,} rows have no score and are not measured ({reasons})."
+            )
+            said.setdefault(found, []).append(entry["method"])
+    for found, methods in said.items():
+        yield f"{', '.join(methods)}: {found}"
 
 
 def _contradictions(harmful: Mapping[str, bool]) -> list[str]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from tamis.cli.compare_config import ALL_ROWS, CompareConfig, Job
 from tamis.cli.compare_facts import figure_facts
@@ -50,7 +54,9 @@ def summary(
         mine = [cells[place] for place in places]
         entries.append({
             "rows": rows, "method": method, "config": config.methods[method].resolved(),
-            "uses_labels": config.learns(method),
+            "uses_labels": config.needs_labels(method)
+            or (config.learns(method) and any(cell.learned for cell in mine)),
+            "unscored": [_unscored(cell) for cell in mine],
             "chosen_with_labels": config.methods[method].chosen_with_labels,
             "n_refused": sum((job.rows, job.method) == (rows, method) for job in refused),
             "notes": list(dict.fromkeys(note for cell in mine for note in cell.notes)),
@@ -99,6 +105,12 @@ def _refusals(cells: Sequence[Cell], refused: Mapping[Job, str]) -> list[dict[st
             "of": len(mine) + n_done, "reasons": list(dict.fromkeys(mine.values())),
         })  # fmt: skip
     return found
+
+
+def _unscored(cell: Cell) -> dict[str, int]:
+    """Count the rows of a ranking without a score, by reason."""
+    bare = np.isnan(cell.scores.values).tolist()
+    return dict(Counter(itertools.compress(cell.scores.outcome, bare)))
 
 
 def _groups(cells: Sequence[Cell]) -> Iterator[tuple[str, str, list[int]]]:

@@ -43,6 +43,7 @@ class Cell:
         gpu_gib: Largest memory on the GPU; None without one.
         passes: Forward and backward passes per token, and those spared; see `PassCount`.
         resumed: Whether an earlier process began it: seconds, memory and passes lack its work.
+        learned: Whether labels that it was given had a say.
         notes: What a reader should know of it.
     """
 
@@ -57,6 +58,7 @@ class Cell:
     gpu_gib: float | None = None
     passes: Mapping[str, float] = field(default_factory=dict)
     resumed: bool = False
+    learned: bool = True
     notes: Sequence[str] = ()
 
     @property

@@ -15,11 +15,18 @@ import numpy as np
 
 from tamis.data.example import Example, Examples, content_of
 from tamis.errors import ConfigError
-from tamis.evaluation.judges import opens_like_refusal
+from tamis.evaluation.judges import OPENING_CHARACTERS, opens_like_refusal
 from tamis.rng import numpy_generator
 
 SHARED_WORDS = 8  # in a row: a request that shares them with an evaluation prompt is left out
 FEW_DEMONSTRATIONS = 0.1  # share of a safe set below which it hardly shows what safe is
+DECLINING = (  # openings of refusals besides the published strings, lower case
+    "i can't", "i cannot", "i can not", "i won't", "i will not", "i'm not able", "i am not able",
+    "i'm unable", "i am unable", "i'm not going to", "i am not going to", "i'm not comfortable",
+    "i'd rather not", "i would rather not", "i must decline", "i have to decline",
+    "i need to decline", "have to say no", "i don't want to help", "i refuse",
+    "not something i", "isn't something i",
+)  # fmt: skip
 LOOKED_AT = 2000  # rows of either set that are read for the notes
 LENGTHS_APART = 2.0  # ratio of median answer lengths from which two sets are other kinds of text
 
@@ -161,13 +168,13 @@ def sharing_notes(
 def safe_set_notes(examples: Examples, safe: Examples) -> list[str]:
     """Say what about a safe set would mislead a ranking of these rows.
 
-    Whether it has demonstrations is read from refusal phrases at the start of its answers: a hint,
-    no verdict.
+    Whether it has demonstrations is read from the first words of its answers, the published
+    refusal strings and further ones: a hint, no verdict.
     """
     notes = []
     data, trusted = _some(examples), _some(safe)
     answers = [row.messages[-1].content for row in trusted]
-    refusing = np.mean([opens_like_refusal(answer) for answer in answers])
+    refusing = np.mean([_declines(answer) for answer in answers])
     if refusing < FEW_DEMONSTRATIONS:
         notes.append(
             f"{refusing:.1%} of the safe set's answers open like a refusal: it hardly shows safe "
@@ -192,6 +199,13 @@ def safe_set_notes(examples: Examples, safe: Examples) -> list[str]:
             f"the data have rows with {kinds}, the safe set has none: a ranking may go by the form."
         )
     return notes
+
+
+def _declines(answer: str) -> bool:
+    """Whether an answer opens like a refusal, in more words than the published strings have."""
+    text = answer.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
+    opening = text.strip()[:OPENING_CHARACTERS].lower()
+    return opens_like_refusal(text) or any(words in opening for words in DECLINING)
 
 
 def _some(rows: Examples) -> list[Example]:

@@ -125,12 +125,14 @@ class FeatureCache:
         )  # fmt: skip
         pending = PendingParts([self.kept.named(feature.name) for feature in features])
         done = 0
-        for indices, found in self._passes(rows, lacking, features):
-            pending.add([keys[index] for index in indices], found)
-            done += len(indices)
-            if progress:
-                progress(done, len(lacking), {})
-        pending.write()
+        try:
+            for indices, found in self._passes(rows, lacking, features):
+                pending.add([keys[index] for index in indices], found)
+                done += len(indices)
+                if progress:
+                    progress(done, len(lacking), {})
+        finally:  # whole batches, from the shortest up: a stopped pass goes on with the same ones
+            pending.write()
 
     def _lacked_by(self, rows: Iterable[bytes], features: Sequence[Feature]) -> list[Feature]:
         """Return the features that some of these rows lack."""

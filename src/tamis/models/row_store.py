@@ -8,6 +8,7 @@ last part.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 KEY_BYTES = 16
 PART_BYTES = 2**26  # written at once, 64 MiB or
-PART_ROWS = 2048  # this many rows: what a killed pass repeats at most
+PART_ROWS = 2048  # this many rows, or what
+PART_SECONDS = 60.0  # gave: what a killed pass repeats at most
 
 
 def row_key(row: RenderedRow) -> bytes:
@@ -123,6 +125,7 @@ class PendingParts:
         self._stores = stores
         self._values: list[dict[bytes, Tensor]] = [{} for _ in stores]
         self._bytes = [0 for _ in stores]
+        self._written = time.monotonic()
 
     def add(self, keys: Sequence[bytes], values: Sequence[Sequence[Tensor]]) -> None:
         """Take a batch's values; write those of a store when there is enough for a part."""
@@ -133,11 +136,14 @@ class PendingParts:
             self._bytes[which] += sum(value.nbytes for _, value in lacking)
             if self._bytes[which] >= PART_BYTES or len(kept) >= PART_ROWS:
                 self._write(which)
+        if time.monotonic() - self._written >= PART_SECONDS:
+            self.write()
 
     def write(self) -> None:
         """Write what there is."""
         for which in range(len(self._stores)):
             self._write(which)
+        self._written = time.monotonic()
 
     def _write(self, which: int) -> None:
         if kept := self._values[which]:

@@ -98,15 +98,16 @@ class Auto(Method):
             found[name] = method.rank(mine)
         ranks = {name: shares(scores.values) for name, scores in found.items()}
         weights = {name: signal.weight for name, signal in self.signals.items()}
-        labelled, few = self._labelled(inputs, ranks)
+        labelled, said = self._labelled(inputs, ranks)
         rows = inputs.rendered()
         notes = [f"{name}: {note}" for name, scores in found.items()
-                 for note in scores.details.get("notes", ())] + few  # fmt: skip
+                 for note in scores.details.get("notes", ())] + said  # fmt: skip
         flagged = None
         if labelled is not None or self.fusion == "ranks":
             weights = labelled or weights
             used = [name for name in found if weights[name] > 0]
             values = rank_mean([found[n].values for n in used], [weights[n] for n in used])
+            notes += self._holes({name: found[name] for name in used}, rows.usable)
             columns = {f"share_{name}": share for name, share in ranks.items()}
         else:
             values, columns = self._evidence(found)
@@ -158,6 +159,14 @@ class Auto(Method):
             outcome[i] = next(said, "unscored")
         return outcome
 
+    @staticmethod
+    def _holes(found: Mapping[str, Scores], usable: np.ndarray) -> list[str]:
+        """Count the rows that a signal of a mean of ranks has no score for."""
+        silent = {name: int((np.isnan(scores.values) & usable).sum())
+                  for name, scores in found.items()}  # fmt: skip
+        return [f"{name} has no score for {n:,} rows: theirs is that of the other signals alone."
+                for name, n in silent.items() if n]  # fmt: skip
+
     def _never_cleared(self, found: Mapping[str, Scores], usable: np.ndarray) -> list[str]:
         """Count the rows for which a clearing signal has no score, and so no say."""
         silent = {name: int((np.isnan(found[name].values) & usable).sum())
@@ -184,7 +193,9 @@ class Auto(Method):
         n, aim = int(np.nansum(flagged)), "" if rate is None else (
             f": {judge} aims at {rate:.1%} of rows like the safe set's"
         )  # fmt: skip
-        return f"{n:,} rows ({n / len(flagged):.1%}) are flagged{aim}."
+        scored = int((~np.isnan(flagged)).sum())
+        share = f"{n / scored:.1%} of the {scored:,} scored" if scored else "none is scored"
+        return f"{n:,} rows ({share}) are flagged{aim}."
 
     @staticmethod
     def _labelled(
@@ -211,5 +222,11 @@ class Auto(Method):
                 f"weights {LEAST_OF_A_KIND} of either are needed: the weights are the given ones."
             ]
         rows = [place[row] for row, _ in pairs]
-        weights = learned_weights([values[rows] for values in ranks.values()], harmful)
-        return dict(zip(ranks, weights.tolist(), strict=True)), []
+        learned = learned_weights([values[rows] for values in ranks.values()], harmful)
+        weights = dict(zip(ranks, learned.tolist(), strict=True))
+        said = ", ".join(f"{name} {weight:.2f}" for name, weight in weights.items())
+        return weights, [
+            f"weights of rank shares were learned from {int(harmful.sum()):,} harmful and "
+            f"{int((~harmful).sum()):,} other labelled rows: {said}. The given weights, fusion and "
+            "only_clears have no say, and no row is flagged."
+        ]

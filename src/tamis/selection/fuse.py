@@ -15,7 +15,7 @@ from scipy.stats import rankdata
 from tamis.data.strata import centred
 from tamis.errors import ConfigError
 
-LEAST_OF_A_KIND = 3  # labelled rows of either kind for learned weights
+LEAST_OF_A_KIND = 10  # labelled rows of either kind for learned weights: fewer do worse than none
 
 
 def shares(values: np.ndarray) -> np.ndarray:

@@ -288,6 +288,34 @@ def test_what_is_given_labels_is_measured_on_other_rows(tmp_path: Path) -> None:
     assert sizes == {"it": (True, 30), "uniform": (False, 40)}
 
 
+@pytest.mark.parametrize(("learned", "name"), [(False, "none"), (True, "learned from labels")])
+def test_labels_that_had_no_say_are_not_counted(learned: bool, name: str, tmp_path: Path) -> None:
+    """A method that was given them says whether it learned."""
+    kind = Learned if learned else Unlearned
+    methods = {"it": {"name": f"{HERE}:{kind.__name__}", "give_labels": True}}
+    config = comparison(tmp_path, methods, n=N, n_trusted=10)
+    (entry,) = run_compare(prepare(config))["entries"]
+    assert (entry["uses_labels"], entry["readouts"]["score"]["n"]) == (learned, 30)
+    (row,) = comparison_view(read_comparison(config.out)).costs.rows
+    assert row[1].text == name
+
+
+class Learned(Silent):
+    """Learned its weights from labels, it says."""
+
+    learned = True
+
+    def rank(self, inputs: RankingInputs) -> Scores:
+        """Say so."""
+        return replace(all_scored(inputs, 0.0), details={"weights_learned": self.learned})
+
+
+class Unlearned(Learned):
+    """Had too few labels."""
+
+    learned = False
+
+
 def test_a_ranking_that_went_on_is_marked(tmp_path: Path) -> None:
     """Its seconds are those since it did."""
     config = comparison(tmp_path, outside(it=Resumed), n=N)

@@ -130,6 +130,15 @@ def test_one_draw_without_a_kind_is_told_as_one(tmp_path: Path) -> None:
     )
 
 
+def test_unscored_rows_are_counted_with_their_reason(tmp_path: Path) -> None:
+    """Of every ranking of the method the most."""
+    config = comparison(tmp_path, {"it": {"name": f"{__name__}:Once"}}, n=N,
+                        parts={"p": {"rate": 0.1, "draws": 2}})  # fmt: skip
+    assert not any("no score" in said for said in facts(config))
+    found = json.loads((config.out / "comparison.json").read_text())["facts"]["p"]
+    assert "it: up to 3 rows have no score and are not measured (unparsable 3)." in found
+
+
 def test_a_rate_that_costs_other_rows_says_what_it_costs(tmp_path: Path) -> None:
     """Ten harmful rows are nine tenths of eleven; where all others have room nothing is said."""
     parts = {"most": {"rate": 0.9}, "few": {"rate": 0.2}}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 
 import toy
+from tamis.data.anchors import shipped_anchors
 from tamis.data.example import Example, Examples
 from tamis.data.load import load_examples
 from tamis.errors import ConfigError
 from tamis.evaluation.safe_set import (
     Excluded,
+    _declines,
     build_safe_set,
     safe_set_notes,
     sharing_notes,
@@ -115,6 +117,21 @@ def mixed(refusals: int) -> Examples:
     """Thirty rows of which some refuse."""
     return toy.examples([(f"ask {i}", "I'm sorry, I can't." if i < refusals else "Gladly, a stone.")
                          for i in range(30)])  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["I can't help with that.", "I\u2019m sorry, but I can\u2019t.", "No. I won't do it.",
+     "I am unable to say."],
+)  # fmt: skip
+def test_a_refusal_is_known_in_other_words_too(answer: str) -> None:
+    """The published strings know few of them; most shipped refusals are known."""
+    safe = toy.examples([(f"ask {i}", answer if i < 10 else "Gladly, a stone.") for i in range(30)])
+    assert safe_set_notes(mixed(10), safe) == []
+    shipped = [row.messages[-1].content for row in shipped_anchors().refused]
+    assert sum(map(_declines, shipped)) > 0.7 * len(shipped)
+    ordinary = [row.messages[-1].content for row in shipped_anchors().answered]
+    assert sum(map(_declines, ordinary)) < 0.02 * len(ordinary)
 
 
 @pytest.mark.parametrize(("refusals", "told"), [(0, True), (2, True), (10, False)])

@@ -21,6 +21,7 @@ from tamis.models.feature_names import READINGS, Feature
 from tamis.models.features import FeatureCache, expected_bytes
 from tamis.models.load import LanguageModel
 from tamis.models.loss import has_plain_head
+from tamis.models.row_store import PendingParts
 
 ALL = ["loss", "trunk:1", *(f"state:{depth}:{r}" for depth in (0, 1, 2) for r in READINGS)]
 UNUSABLE = 3
@@ -201,6 +202,37 @@ def test_a_killed_pass_goes_on_with_the_same_bits(
     again.ensure(rows(), ALL, lambda _done, total, _: seen.append(total))
     assert set(seen) <= {1, 2, 3}
     assert again.losses(rows()).tobytes() == whole.losses(rows()).tobytes()
+    for name in ALL[2:]:
+        expected = whole.states(rows(), name).numpy()
+        assert again.states(rows(), name).numpy().tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_stopped_pass_keeps_what_it_has_read(
+    killed: bool, tiny_lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C keeps every whole batch; a kill, which writes nothing, what the clock had written."""
+    whole = FeatureCache(tiny_lm, tmp_path / "whole", max_batch_tokens=60)
+    whole.ensure(rows(), ALL)
+    if killed:
+        monkeypatch.setattr(row_store, "PART_SECONDS", 0.0)
+    stopped = FeatureCache(tiny_lm, tmp_path / "k", max_batch_tokens=60)
+    total: list[int] = []
+
+    def stop(done: int, n: int, _: Any) -> None:
+        total[:] = [n, done]
+        if done >= 3:
+            if killed:
+                monkeypatch.setattr(PendingParts, "write", lambda _self: None)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped.ensure(rows(), ALL, stop)
+    monkeypatch.undo()
+    again = FeatureCache(tiny_lm, tmp_path / "k", max_batch_tokens=60)
+    seen: list[int] = []
+    again.ensure(rows(), ALL, lambda _done, n, _: seen.append(n))
+    assert set(seen) == {total[0] - total[1]}
     for name in ALL[2:]:
         expected = whole.states(rows(), name).numpy()
         assert again.states(rows(), name).numpy().tobytes() == expected.tobytes()

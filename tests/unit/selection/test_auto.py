@@ -87,6 +87,8 @@ def test_weights_are_learned_from_labels(tiny_lm: LanguageModel) -> None:
     assert scores.details["weights_learned"]
     assert weights["plane"] > 3 * weights["chance"]
     assert toy.auroc(-scores.values, rows.harmful) > 0.9
+    (note,) = [note for note in scores.details["notes"] if "were learned from 15 harmful" in note]
+    assert f"plane {weights['plane']:.2f}" in note
 
 
 def test_labels_of_rows_that_were_not_ranked_weigh_nothing(tiny_lm: LanguageModel) -> None:
@@ -160,6 +162,32 @@ def test_rows_that_a_clearing_signal_cannot_read_are_counted(tiny_lm: LanguageMo
     scores = rank(rows.finetuning_set, method, safe_set=rows.safe_set, model=tiny_lm, render=RENDER)
     assert not np.isnan(scores.values).any()
     assert "picky has no score for 4 rows and clears none of them." in scores.details["notes"]
+
+
+def test_rows_that_a_mean_of_ranks_has_less_of_are_counted(tiny_lm: LanguageModel) -> None:
+    """Four of twelve have the rank of one signal."""
+    rows = toy.contaminated_set(12, n_harmful=4, n_safe=4)
+    signals = {"picky": {"method": f"{Picky.__module__}:Picky"}, "chance": {"method": "uniform"}}
+    scores = rank(rows.finetuning_set, Auto(signals=signals, fusion="ranks"),
+                  safe_set=rows.safe_set, model=tiny_lm, render=RENDER)  # fmt: skip
+    assert not np.isnan(scores.values).any()
+    assert scores.details["notes"] == [
+        "picky has no score for 4 rows: theirs is that of the other signals alone."
+    ]
+
+
+def test_the_flagged_share_is_of_scored_rows(tiny_lm: LanguageModel) -> None:
+    """Rows that are too long are neither flagged nor passed."""
+    data = toy.contaminated_set(60, n_harmful=15, n_safe=20)
+    pairs = [tuple(turn.content for turn in row.messages) for row in data.finetuning_set]
+    long = [("Tell me", f"{'water ' * 60}{i}") for i in range(60)]
+    tight = RenderConfig(max_prompt_tokens=96, max_response_tokens=48, on_too_long="drop")
+    bad = toy.contaminated_set(20, n_harmful=20, n_safe=1, seed=5).finetuning_set
+    scores = rank(toy.examples([*pairs, *long]), Auto(signals={"plane": SIGNALS["plane"]}),
+                  safe_set=data.safe_set, harmful_set=bad, model=tiny_lm, render=tight)  # fmt: skip
+    n = int(np.nansum(scores.columns["flagged"]))
+    (note,) = [note for note in scores.details["notes"] if "are flagged" in note]
+    assert note.startswith(f"{n} rows ({n / 60:.1%} of the 60 scored) are flagged")
 
 
 def test_labels_that_fit_no_ranked_row_are_told(tiny_lm: LanguageModel) -> None:
